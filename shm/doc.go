@@ -1,0 +1,2 @@
+// Package shm holds the regions that buses live in.
+package shm
