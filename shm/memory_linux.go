@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wordSize is the size of a Word in bytes; a region is a whole number of them.
-const wordSize = 8
-
 // seals is what Create sets before the descriptor leaves the process, and what
 // Map insists on:
 //

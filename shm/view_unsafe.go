@@ -2,6 +2,9 @@ package shm
 
 import "unsafe"
 
+// wordSize is the size of a Word in bytes; a region is a whole number of them.
+const wordSize = 8
+
 // A Word is exactly 8 bytes: it lies in memory that other processes map. Fails
 // to compile in both directions.
 var _ = [1]struct{}{}[unsafe.Sizeof(Word{})-wordSize]
