@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"kbus.internal/shm/handoff"
 )
 
 // Error is what the supervisor answers when it did not do what it was asked.
@@ -39,7 +41,7 @@ var (
 // A Conn is one connection to a supervisor, for one Ksock at most. Its methods
 // may be called by many goroutines; calls are carried out one at a time.
 type Conn struct {
-	t      transport
+	t      *handoff.Conn
 	turn   chan struct{} // holds a token; its holder may call
 	number uint32        // of the last call
 	done   chan struct{} // closed at the end
@@ -60,9 +62,10 @@ type reply struct {
 // the like of the system. Whether the supervisor admits the caller shows at the
 // first Call.
 func Dial(ctx context.Context, socket string) (*Conn, error) {
-	t, err := dial(ctx, socket)
+	t, err := handoff.Dial(ctx, socket)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTDIR) {
-		return nil, fmt.Errorf("%w at %s (%v); kbus up starts one", ErrNoSupervisor, socket, unwrapAll(err))
+		// The errno must not pass for the supervisor's own, such as R3.1's ENOENT.
+		return nil, fmt.Errorf("%w at %s (%v); kbus up starts one", ErrNoSupervisor, socket, err)
 	}
 	if err != nil {
 		return nil, err
@@ -71,16 +74,6 @@ func Dial(ctx context.Context, socket string) (*Conn, error) {
 	c.turn <- struct{}{}
 	go c.receive()
 	return c, nil
-}
-
-func unwrapAll(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
 }
 
 // Done is closed when the connection has ended, by whichever side; Err says why.
@@ -116,26 +109,22 @@ func (c *Conn) end(err error) {
 
 // receive hands answers to whoever waits for them until the connection ends.
 func (c *Conn) receive() {
-	buf := make([]byte, MaxAnswer+1)
-	reset := false
+	buf := make([]byte, MaxAnswer)
 	for {
-		n, files, err := c.t.Receive(buf)
-		if errors.Is(err, unix.ECONNRESET) && !reset {
-			// The other end closed with something of ours unread; its last words
-			// may still be in the queue.
-			reset = true
-			continue
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("%w: %v", ErrLost, err)
-			} else {
-				err = ErrLost
-			}
-			c.end(err)
+		b, files, err := c.t.Receive(context.Background(), buf)
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			c.end(ErrLost)
+			return
+		case errors.Is(err, handoff.ErrFilesLost): // the region's, and nothing can be done without it
+			c.end(&Error{unix.EMFILE, err.Error()})
+			return
+		default:
+			c.end(fmt.Errorf("%w: %w", ErrLost, err))
 			return
 		}
-		a, err := ParseAnswer(buf[:n])
+		a, err := ParseAnswer(b)
 		if err != nil {
 			closeAll(files)
 			c.end(err)
@@ -197,7 +186,7 @@ func (c *Conn) Call(ctx context.Context, r *Request, f *os.File) (*Answer, *os.F
 	if f != nil {
 		files = []*os.File{f}
 	}
-	if err := c.t.Send(b, files...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+	if err := c.t.Send(ctx, b, files...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		return nil, nil, fmt.Errorf("ask the supervisor: %w", err)
 	}
 	// A broken pipe is the end, and the end's reason comes by receive.

@@ -114,6 +114,9 @@ func (l *Link) end(err error) {
 	c := l.conn
 	l.conn = nil
 	first := l.err == nil
+	if first && l.closing {
+		err = os.ErrClosed // whatever came in between
+	}
 	if first {
 		l.err = err
 	}
