@@ -1,0 +1,308 @@
+package ksock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring"
+	"kbus.internal/ring/control"
+	"kbus.internal/shm"
+)
+
+// DefaultSocket is where a supervisor listens unless it is told otherwise:
+// $XDG_RUNTIME_DIR/kbus/socket, else /run/kbus/socket for root, else
+// /tmp/kbus-UID/socket.
+func DefaultSocket() string { return control.DefaultSocket() }
+
+// Options of [Open]; nil and the zero value are usable.
+type Options struct {
+	// Socket is the path of the supervisor's socket; "" is [DefaultSocket].
+	Socket string
+	// ReadOnly opens for binding and reading only: sends fail with ErrReadOnly (R3.1).
+	ReadOnly bool
+	// Spin is how long a wait looks again and again before it sleeps, in pauses
+	// of the CPU (some tens of nanoseconds each). 0 is a short while, negative
+	// is not at all: less CPU against more latency.
+	Spin int
+	// Logger gets what happens to the connection to the supervisor; nil discards it.
+	Logger *slog.Logger
+}
+
+const defaultSpin = 200
+
+// A Ksock is one connection to one bus (R3.1). It may be used by any number of
+// goroutines at once, all methods alike; what they read is divided among them.
+type Ksock struct {
+	bus      int
+	id       uint32
+	spin     int
+	readOnly bool
+	log      *slog.Logger
+	link     *control.Link
+	m        *mapping
+	c        *ring.Client
+
+	// refs counts what needs the mapping: 1 for the open Ksock, and one for each
+	// Loan and View that is not given back. Whoever brings it to 0 unmaps.
+	refs atomic.Int64
+	// life ends, with the reason, when the Ksock is closed or gone.
+	life context.Context
+	stop context.CancelCauseFunc
+	// waits are the waits in progress; nobody joins once end is set.
+	waits sync.WaitGroup
+
+	// Lock order: rmu before smu before file.mu. No operation holds one while it waits.
+
+	smu     sync.Mutex   // the sending side
+	sending *waitingSend // nil: no Send waits
+
+	rmu   sync.Mutex // the reading side
+	kept  []*Message // taken from the queue by Calls, in order, not handed out yet
+	calls []*call    // Requests of Calls that are not answered
+	lead  chan struct{}
+
+	// end is why no operation can be done any more; set with rmu and smu held.
+	end error
+
+	file    file
+	iterErr atomic.Pointer[error]
+	closing sync.Once
+}
+
+// Open opens a Ksock on a bus of the supervisor at opts.Socket. ctx bounds the
+// opening only. Errors: ErrNoBus, ErrNotAllowed, EMFILE or EUSERS or EDQUOT if
+// there are too many Ksocks or descriptors, [ErrNoSupervisor], ErrCorrupt if the
+// region is not one that this version understands, and ctx's cause.
+func Open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	k, err := open(ctx, bus, opts)
+	if err != nil {
+		return nil, &Error{Op: "open", Name: fmt.Sprintf("bus %d", bus), Err: meaning(forOther, err)}
+	}
+	return k, nil
+}
+
+func open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
+	socket := opts.Socket
+	if socket == "" {
+		socket = DefaultSocket()
+	}
+	link, err := control.Open(ctx, socket, bus, opts.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	k := &Ksock{
+		bus: bus, id: link.Ksock(), spin: opts.Spin, readOnly: opts.ReadOnly, log: opts.Logger, link: link,
+		lead: make(chan struct{}, 1),
+	}
+	k.life, k.stop = context.WithCancelCause(context.Background())
+	switch {
+	case k.spin == 0:
+		k.spin = defaultSpin
+	case k.spin < 0:
+		k.spin = 0
+	}
+	if k.log == nil {
+		k.log = slog.New(slog.DiscardHandler)
+	}
+	k.log = k.log.With("bus", bus, "ksock", k.id)
+	k.m, err = mapRegion(link.Region())
+	if err != nil {
+		k.stop(err)
+		link.Close()
+		return nil, err
+	}
+	mode := ring.ReadWrite
+	if opts.ReadOnly {
+		mode = ring.ReadOnly
+	}
+	k.c, err = k.m.bus.Client(link.Slot(), k.id, mode)
+	if err != nil {
+		k.stop(err)
+		k.m.release()
+		link.Close()
+		return nil, err
+	}
+	k.refs.Store(1)
+	go k.watch()
+	return k, nil
+}
+
+// ID is the Ksock's id on its bus (R3.1).
+func (k *Ksock) ID() uint32 { return k.id }
+
+// Bus is the number of the bus.
+func (k *Ksock) Bus() int { return k.bus }
+
+// watch notices that the Ksock is gone.
+func (k *Ksock) watch() {
+	<-k.link.Done()
+	err := k.link.Err()
+	if errors.Is(err, os.ErrClosed) {
+		return
+	}
+	k.log.Warn("the supervisor ended this Ksock", "err", err)
+	k.shut(&detail{ErrGone.(*condition), fmt.Errorf("%w: %w", ErrGone, err)})
+}
+
+// shut ends all operations, now and in the future, with err; the first one counts.
+func (k *Ksock) shut(err error) {
+	k.rmu.Lock()
+	k.smu.Lock()
+	first := k.end == nil
+	if first {
+		k.end = err
+		k.stop(err)
+		k.c.Interrupt()
+	}
+	k.smu.Unlock()
+	k.rmu.Unlock()
+	if first {
+		k.waits.Wait()
+		k.file.close()
+	}
+}
+
+// Close closes the Ksock (R4.8): who waits in one of its methods gets
+// [ErrClosed], and so does whoever calls one afterwards. Messages that were not
+// read, and a send that was waiting, vanish; Requests that it has not answered
+// are answered by Statuses. Close may be repeated.
+//
+// Views and Loans stay valid until they are released, and the bus counts the
+// Ksock as open until then: the last Release finishes what Close began.
+func (k *Ksock) Close() error {
+	k.closing.Do(func() {
+		k.shut(ErrClosed)
+		k.unref()
+	})
+	return nil
+}
+
+// unref drops one reference to the mapping; the last one unmaps, and then tells
+// the supervisor, who may give the slot to another from that moment.
+func (k *Ksock) unref() {
+	if k.refs.Add(-1) == 0 {
+		k.m.release()
+		if err := k.link.Close(); err != nil {
+			k.log.Warn("closed without the supervisor's answer", "err", err)
+		}
+	}
+}
+
+// fail makes err the error of an operation on name, nil if err is nil.
+func (k *Ksock) fail(op, name string, as kind, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Name: name, ID: k.id, Err: meaning(as, err)}
+}
+
+// wait begins a wait outside the locks: fn runs while the mapping stays.
+func (k *Ksock) wait(fn func() error) error {
+	k.rmu.Lock()
+	if k.end != nil {
+		defer k.rmu.Unlock()
+		return k.end
+	}
+	k.waits.Add(1)
+	k.rmu.Unlock()
+	defer k.waits.Done()
+	err := fn()
+	if errors.Is(err, os.ErrClosed) {
+		return k.ended()
+	}
+	return err
+}
+
+// ended is why the Ksock ended; ErrClosed if it has not.
+func (k *Ksock) ended() error {
+	k.rmu.Lock()
+	defer k.rmu.Unlock()
+	if k.end == nil {
+		return ErrClosed
+	}
+	return k.end
+}
+
+// mapping is the one mapping that all Ksocks of a process on one bus share.
+type mapping struct {
+	key  regionKey
+	bus  *ring.Bus
+	mem  *shm.Memory
+	refs int // guarded by mappings.mu
+}
+
+// regionKey tells regions apart: a memory file's inode.
+type regionKey struct{ dev, ino uint64 }
+
+var mappings struct {
+	mu sync.Mutex
+	of map[regionKey]*mapping
+}
+
+func mapRegion(f *os.File) (*mapping, error) {
+	key, err := keyOf(f)
+	if err != nil {
+		return nil, err
+	}
+	mappings.mu.Lock()
+	defer mappings.mu.Unlock()
+	if m := mappings.of[key]; m != nil {
+		m.refs++
+		return m, nil
+	}
+	m, err := newMapping(f)
+	if err != nil {
+		return nil, err
+	}
+	m.key, m.refs = key, 1
+	if mappings.of == nil {
+		mappings.of = map[regionKey]*mapping{}
+	}
+	mappings.of[key] = m
+	return m, nil
+}
+
+func keyOf(f *os.File) (regionKey, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return regionKey{}, err
+	}
+	var st unix.Stat_t
+	var statErr error
+	if err := raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) }); err != nil {
+		return regionKey{}, err
+	}
+	return regionKey{uint64(st.Dev), st.Ino}, os.NewSyscallError("fstat", statErr)
+}
+
+func (m *mapping) release() {
+	mappings.mu.Lock()
+	defer mappings.mu.Unlock()
+	if m.refs--; m.refs == 0 {
+		delete(mappings.of, m.key)
+		m.mem.Close()
+	}
+}
+
+func newMapping(f *os.File) (*mapping, error) {
+	mem, err := shm.Map(f)
+	if err != nil {
+		return nil, err
+	}
+	bus, err := ring.Attach(mem)
+	if err != nil {
+		mem.Close()
+		return nil, err
+	}
+	return &mapping{bus: bus, mem: mem}, nil
+}

@@ -1,0 +1,222 @@
+package ksock
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring"
+)
+
+// Send sends a message and returns the id that it went out under; it copies the
+// data once. It waits only for a message flagged [AllOrWait]: until that has
+// gone out (R6.5), or until ctx ends, which discards it. While one goroutine's
+// Send waits, the Sends of others wait behind it; a message that [Ksock.TrySend]
+// left waiting makes Send fail with ErrSendPending.
+//
+// Errors, by R3.8: ErrReadOnly, ErrSendPending, ErrNameTooLong, ErrInvalid
+// (empty name, contradicting flags), ErrTooLong, ErrBadName, ErrNoReplyRoom,
+// ErrNoReplier, ErrAskerGone, ErrNotAsked, ErrQueueFull, ErrReplierChanged;
+// ErrNoMemory; and ctx's cause. A Request that fails after it has waited is
+// not an error of Send: a Status answers it (R5.6).
+func (k *Ksock) Send(ctx context.Context, m *Message) (MessageID, error) {
+	id, err := k.deliver(ctx, outgoing{h: &m.Header, data: m.Data})
+	return id, k.sendError("send", &m.Header, err)
+}
+
+// TrySend sends a message without waiting. A message flagged [AllOrWait] that
+// finds a queue full stays in the Ksock (ErrWouldBlock): it goes out when the
+// Ksock is waited on or polled, or by [Ksock.SendAgain], unless it is discarded;
+// until then every other send fails with ErrSendPending (R6.5). Other errors:
+// see [Ksock.Send].
+func (k *Ksock) TrySend(m *Message) (MessageID, error) {
+	id, err := k.transmit(outgoing{h: &m.Header, data: m.Data}, nil)
+	return id, k.sendError("send", &m.Header, err)
+}
+
+// SendAgain tries the message that waits in this Ksock once more (R6.5). Its
+// failure is returned and ends the waiting, but for ErrWouldBlock.
+// ErrNothingToSend: no message is waiting.
+func (k *Ksock) SendAgain() (MessageID, error) {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	if k.end != nil {
+		return MessageID{}, k.fail("send again", "", forOther, k.end)
+	}
+	id, err := k.c.SendAgain()
+	if err != nil && err != error(unix.EAGAIN) && k.sending != nil {
+		k.sending.err = err
+	}
+	return id, k.fail("send again", "", forOther, err)
+}
+
+// Discard drops the message that waits in this Ksock, if there is one (R6.5). If
+// a goroutine waits in [Ksock.Send] for it, that fails with ErrDiscarded.
+func (k *Ksock) Discard() error {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	if k.end != nil {
+		return k.fail("discard", "", forOther, k.end)
+	}
+	if k.c.Discard() && k.sending != nil {
+		k.sending.err = ErrDiscarded
+	}
+	return nil
+}
+
+// Poll tells, without waiting, whether there is something to read and whether
+// there is nothing that waits to be sent (R3.4); it tries to send that first.
+func (k *Ksock) Poll() (readable, writable bool, err error) {
+	k.rmu.Lock()
+	defer k.rmu.Unlock()
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	if k.end != nil {
+		return false, false, k.fail("poll", "", forOther, k.end)
+	}
+	readable, writable, err = k.c.Poll()
+	return readable || len(k.kept) > 0, writable, k.fail("poll", "", forOther, err)
+}
+
+// WaitWritable waits until no message waits in this Ksock, trying to send it
+// whenever there is a chance (R6.5, R6.6). A read-only Ksock never is writable.
+func (k *Ksock) WaitWritable(ctx context.Context) error {
+	err := k.wait(func() error { return k.c.WaitWritable(ctx, k.spin) })
+	return k.fail("wait to send", "", forOther, err)
+}
+
+// outgoing is a message on its way out: its data is copied, or is a Loan's.
+type outgoing struct {
+	h    *Header
+	data []byte
+	loan *ring.Loan
+}
+
+// waitingSend is the Send that waits until its message has left the Ksock.
+type waitingSend struct {
+	over chan struct{} // closed when it has, or was given up
+	err  error         // why it will not go out; guarded by smu
+}
+
+// transmit hands o to the bus. If it then waits in this Ksock, sending is what
+// those behind it wait for; nil for TrySend.
+func (k *Ksock) transmit(o outgoing, sending *waitingSend) (id MessageID, err error) {
+	k.smu.Lock()
+	switch {
+	case k.end != nil:
+		err = k.end
+	case o.loan != nil:
+		id, err = k.c.SendLoan(o.h, o.loan)
+	default:
+		id, err = k.c.Send(o.h, o.data)
+	}
+	waits := err == error(unix.EAGAIN)
+	if waits && sending != nil {
+		k.sending = sending
+	}
+	if o.loan != nil && (waits || err == nil) {
+		k.refs.Add(-1) // the Loan is used up; the open Ksock still holds its own
+	}
+	k.smu.Unlock()
+	return id, err
+}
+
+// deliver is transmit, and the waiting that it may need.
+func (k *Ksock) deliver(ctx context.Context, o outgoing) (MessageID, error) {
+	sending := mayWait(o.h)
+	for {
+		if ctx.Err() != nil {
+			return MessageID{}, context.Cause(ctx)
+		}
+		id, err := k.transmit(o, sending)
+		switch {
+		case err == error(unix.EALREADY):
+			if waits, err := k.behind(ctx); err != nil || !waits {
+				return id, errOr(err, unix.EALREADY)
+			}
+		case err == error(unix.EAGAIN) && sending != nil:
+			return id, k.drain(ctx, sending)
+		default:
+			return id, err
+		}
+	}
+}
+
+// mayWait prepares for a message that may have to wait; nil if it can't.
+func mayWait(h *Header) *waitingSend {
+	if h.Flags&AllOrWait == 0 {
+		return nil
+	}
+	return &waitingSend{over: make(chan struct{})}
+}
+
+func errOr(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// behind waits until another goroutine's Send is over; false if none waits.
+func (k *Ksock) behind(ctx context.Context) (bool, error) {
+	k.smu.Lock()
+	sending := k.sending
+	k.smu.Unlock()
+	if sending == nil {
+		return false, nil
+	}
+	select {
+	case <-sending.over:
+		return true, nil
+	case <-k.life.Done():
+		return true, nil // the next try says why
+	case <-ctx.Done():
+		return true, context.Cause(ctx)
+	}
+}
+
+// drain waits until this goroutine's message has left the Ksock; the end of ctx
+// discards it.
+func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
+	err := k.wait(func() error { return k.c.WaitWritable(ctx, k.spin) })
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	k.sending = nil
+	close(sending.over)
+	switch {
+	case sending.err != nil:
+		return sending.err
+	case err != nil && k.end == nil && !k.c.Discard():
+		return nil // it went out just before
+	}
+	return err
+}
+
+func (k *Ksock) sendError(op string, h *Header, err error) error {
+	if err == nil {
+		return nil
+	}
+	as := forOther
+	if h.InReplyTo != (MessageID{}) {
+		as = forReply
+	}
+	return k.fail(op, h.Name, as, err)
+}
+
+// LastSent is the id of the last message that this Ksock sent or tried to send,
+// the zero id before the first (R3.7, R3.8).
+func (k *Ksock) LastSent() (MessageID, error) {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	if k.end != nil {
+		return MessageID{}, k.fail("ask for the last message sent", "", forOther, k.end)
+	}
+	return k.c.LastSent(), nil
+}
+
+// Pending tells whether a message waits in this Ksock (R6.5). It does not try to send it.
+func (k *Ksock) Pending() bool {
+	k.smu.Lock()
+	defer k.smu.Unlock()
+	return k.end == nil && k.c.Pending()
+}
