@@ -1,6 +1,6 @@
 // Package shm holds the regions that buses live in, the one type for words
-// that processes share, and the ways to wait for them. It is the only package
-// with unsafe code, in files named *_unsafe.go.
+// that processes share, and the ways to wait for them. Only here and in
+// shm/handoff is there unsafe code, in files named *_unsafe.go.
 //
 // # Regions
 //

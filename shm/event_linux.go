@@ -58,14 +58,14 @@ func (e *Event) Clear() error {
 // already: full and readable for Signal, empty and unreadable for Clear.
 func (e *Event) do(op string, f func(fd int) error) error {
 	var err error
-	if e := e.raw.Control(func(fd uintptr) {
+	if e.raw.Control(func(fd uintptr) {
 		for {
 			if err = f(int(fd)); err != unix.EINTR {
 				return
 			}
 		}
-	}); e != nil {
-		return fmt.Errorf("shm: %s event: %w", op, e)
+	}) != nil {
+		err = os.ErrClosed // Control fails for nothing else
 	}
 	if err != nil && !errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("shm: %s event: %w", op, err)

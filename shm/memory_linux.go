@@ -128,14 +128,13 @@ func duplicate(f *os.File) (*os.File, error) {
 	}
 	var fd int
 	var dupErr error
-	err = raw.Control(func(old uintptr) {
+	if raw.Control(func(old uintptr) {
 		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
-	})
-	if err == nil {
-		err = os.NewSyscallError("fcntl(F_DUPFD_CLOEXEC)", dupErr)
+	}) != nil {
+		return nil, os.ErrClosed // Control fails for nothing else
 	}
-	if err != nil {
-		return nil, err
+	if dupErr != nil {
+		return nil, os.NewSyscallError("fcntl(F_DUPFD_CLOEXEC)", dupErr)
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
