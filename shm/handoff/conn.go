@@ -130,10 +130,10 @@ func withDescriptors(files []*os.File, fds []int, f func([]int) error) error {
 		return err
 	}
 	var inner error
-	if err := raw.Control(func(fd uintptr) {
+	if raw.Control(func(fd uintptr) {
 		inner = withDescriptors(files[1:], append(fds, int(fd)), f)
-	}); err != nil {
-		return err
+	}) != nil {
+		return os.ErrClosed // Control fails for nothing else
 	}
 	return inner
 }
@@ -141,7 +141,8 @@ func withDescriptors(files []*os.File, fds []int, f func([]int) error) error {
 // Receive waits for a packet and returns its bytes, a part of buf, and its
 // descriptors (close-on-exec, not polled), which are the caller's to close.
 //
-// Errors: io.EOF after the peer closed and all that it sent was received;
+// Errors: io.EOF after the peer closed and all that it sent was received (or it
+// sent an empty packet, which looks the same);
 // ErrTooLong for a packet longer than buf, ErrFilesLost, ErrTooManyFiles (that packet
 // is gone, and all its descriptors closed, but the connection can be used
 // on); context.Cause (nothing was received), os.ErrClosed, those of recvmsg(2).

@@ -89,11 +89,8 @@ func (w *waiter) wait(ctx context.Context, turn chan struct{}, deadline func(tim
 // control calls f with the descriptor, which stays open meanwhile.
 func (w *waiter) control(f func(fd int) error) error {
 	var err error
-	if e := w.raw.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		if w.closed.Load() {
-			return os.ErrClosed
-		}
-		return e
+	if w.raw.Control(func(fd uintptr) { err = f(int(fd)) }) != nil {
+		return os.ErrClosed // Control fails for nothing else
 	}
 	return err
 }
