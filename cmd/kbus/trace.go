@@ -1,0 +1,35 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"kbus.internal/cmd/internal/trace"
+)
+
+func traceCommand() *cobra.Command {
+	var onModel bool
+	cmd := &cobra.Command{
+		Use:   "trace FILE…",
+		Short: "Replay recorded traces and show every difference",
+		Long: `Replay recorded traces (kbus-trace/1), each on a fresh private bus, and compare
+every answer with the recorded one. Each difference is a line with file, line,
+what was wanted and what came. At the end the steps are counted; it exits with
+1 if any differed. It needs no supervisor.`,
+		Example: `  kbus trace scripted/*.jsonl
+  kbus trace --model random/clean-01.jsonl`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			start := trace.Real
+			if onModel {
+				start = trace.Model
+			}
+			_, differ, err := trace.Run(cmd.OutOrStdout(), files, start)
+			if err == nil && differ > 0 {
+				err = errQuiet
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&onModel, "model", false, "replay on the plain sequential model of the rules instead of a bus")
+	return cmd
+}
