@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"kbus.internal/ksock"
-	"kbus.internal/ring/control"
 )
 
 // where is the bus that a command works on.
@@ -25,7 +24,7 @@ type where struct {
 // addSocketFlag and addBusFlags add the flags by which commands find a
 // supervisor, and a bus of it.
 func (w *where) addSocketFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&w.socket, "socket", "", "the supervisor's socket (default $KBUS_SOCKET, else "+control.DefaultSocket()+")")
+	cmd.Flags().StringVar(&w.socket, "socket", "", "the supervisor's socket (default $KBUS_SOCKET, else "+ksock.DefaultSocket()+")")
 	_ = cmd.MarkFlagFilename("socket")
 }
 
@@ -42,13 +41,21 @@ func (w *where) path() string {
 	if path := os.Getenv("KBUS_SOCKET"); path != "" {
 		return path
 	}
-	return control.DefaultSocket()
+	return ksock.DefaultSocket()
+}
+
+// check refuses a --bus that no bus can have.
+func (w *where) check() error {
+	if w.bus < 0 || w.bus > 255 {
+		return usagef("--bus %d: buses are numbered 0 to 255", w.bus)
+	}
+	return nil
 }
 
 // open opens a Ksock for a command.
 func (w *where) open(ctx context.Context, readOnly bool) (*ksock.Ksock, error) {
-	if w.bus < 0 || w.bus > 255 {
-		return nil, usagef("--bus %d: buses are numbered 0 to 255", w.bus)
+	if err := w.check(); err != nil {
+		return nil, err
 	}
 	return ksock.Open(ctx, w.bus, &ksock.Options{Socket: w.path(), ReadOnly: readOnly})
 }
@@ -57,7 +64,7 @@ func (w *where) open(ctx context.Context, readOnly bool) (*ksock.Ksock, error) {
 func explain(err error) error {
 	hint := ""
 	switch {
-	case errors.Is(err, control.ErrNoSupervisor): // says it itself
+	case errors.Is(err, ksock.ErrNoSupervisor): // says it itself
 	case errors.Is(err, ksock.ErrNoBus):
 		hint = "kbus stat lists the buses there are; kbus up --buses N makes N of them"
 	case errors.Is(err, ksock.ErrNotAllowed):

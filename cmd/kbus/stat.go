@@ -1,84 +1,35 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
-	"kbus.internal/ring/control"
+	"kbus.internal/ksock"
 )
 
-// inspector asks a supervisor about its buses, without a Ksock of its own, so
-// that looking changes nothing that it looks at.
-type inspector struct{ conn *control.Conn }
-
-func inspect(ctx context.Context, w *where) (*inspector, error) {
-	conn, err := control.Dial(ctx, w.path())
-	if err != nil {
-		return nil, err
+// stats is what the supervisor tells about the bus that --bus names, or about
+// all if it was not given. It needs no Ksock: looking changes nothing that it
+// looks at.
+func (w *where) stats(cmd *cobra.Command) ([]ksock.BusStats, error) {
+	var buses []int
+	if cmd.Flags().Changed("bus") {
+		if err := w.check(); err != nil {
+			return nil, err
+		}
+		buses = append(buses, w.bus)
 	}
-	return &inspector{conn}, nil
-}
-
-func (i *inspector) close() { i.conn.Close() }
-
-// pages asks for all pages of an answer and hands each to take.
-func (i *inspector) pages(ctx context.Context, op control.Op, bus uint32, take func(*control.Answer)) error {
-	for from := uint32(0); ; {
-		answer, file, err := i.conn.Call(ctx, &control.Request{Op: op, Bus: bus, From: from}, nil)
-		if err != nil {
-			return fmt.Errorf("ask for %v: %w", op, err)
-		}
-		if file != nil {
-			file.Close()
-		}
-		take(answer)
-		if answer.Next == 0 {
-			return nil
-		}
-		if answer.Next <= from {
-			return fmt.Errorf("ask for %v: the supervisor's pages go round in circles", op)
-		}
-		from = answer.Next
-	}
-}
-
-func (i *inspector) buses(ctx context.Context) (list []control.BusInfo, err error) {
-	err = i.pages(ctx, control.OpBuses, 0, func(a *control.Answer) { list = append(list, a.Buses...) })
-	return list, err
-}
-
-func (i *inspector) ksocks(ctx context.Context, bus uint32) (list []control.KsockInfo, err error) {
-	err = i.pages(ctx, control.OpKsocks, bus, func(a *control.Answer) { list = append(list, a.Ksocks...) })
-	return list, err
-}
-
-func (i *inspector) bindings(ctx context.Context, bus uint32) (list []control.BindingInfo, err error) {
-	err = i.pages(ctx, control.OpBindings, bus, func(a *control.Answer) { list = append(list, a.Bindings...) })
-	return list, err
-}
-
-// chosen is the buses that --bus names: all, unless it was given.
-func (i *inspector) chosen(cmd *cobra.Command, w *where) ([]control.BusInfo, error) {
-	all, err := i.buses(cmd.Context())
-	if err != nil || !cmd.Flags().Changed("bus") {
-		return all, err
-	}
-	for _, b := range all {
-		if int(b.Bus) == w.bus {
-			return []control.BusInfo{b}, nil
-		}
-	}
-	return nil, fmt.Errorf("there is no bus %d (kbus stat lists the buses there are)", w.bus)
+	return ksock.Stats(cmd.Context(), w.path(), buses...)
 }
 
 type busJSON struct {
 	Bus            uint32      `json:"bus"`
 	MaxKsocks      uint32      `json:"max_ksocks"`
-	Bindings       uint32      `json:"bindings"`
+	Bindings       int         `json:"bindings"`
 	MessageSize    uint32      `json:"message_size"`
 	MaxMessageSize uint32      `json:"max_message_size"`
 	Reports        bool        `json:"reports"`
@@ -123,27 +74,17 @@ and must answer (OWES). A read-only Ksock has an r behind its id.`,
   kbus stat --json | jq '.[].ksocks[] | select(.missed > 0)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			i, err := inspect(ctx, &bus)
-			if err != nil {
-				return err
-			}
-			defer i.close()
-			buses, err := i.chosen(cmd, &bus)
+			buses, err := bus.stats(cmd)
 			if err != nil {
 				return err
 			}
 			out := make([]busJSON, 0, len(buses))
 			for _, b := range buses {
-				ksocks, err := i.ksocks(ctx, b.Bus)
-				if err != nil {
-					return err
-				}
 				j := busJSON{
-					Bus: b.Bus, MaxKsocks: b.MaxKsocks, Bindings: b.Bindings, MessageSize: b.MessageSize, MaxMessageSize: b.MaxMessageSize,
-					Reports: b.Reports, ArenaBytes: b.ArenaBytes, ArenaUsed: b.ArenaUsed, Messages: b.Messages, Ksocks: make([]ksockJSON, 0, len(ksocks)),
+					Bus: b.Bus, MaxKsocks: b.MaxKsocks, Bindings: len(b.Bindings), MessageSize: b.MessageSize, MaxMessageSize: b.MaxMessageSize,
+					Reports: b.Reports, ArenaBytes: b.ArenaBytes, ArenaUsed: b.ArenaUsed, Messages: b.Messages, Ksocks: make([]ksockJSON, 0, len(b.Ksocks)),
 				}
-				for _, k := range ksocks {
+				for _, k := range b.Ksocks {
 					j.Ksocks = append(j.Ksocks, ksockJSON{
 						Ksock: k.Ksock, PID: k.PID, UID: k.UID, Command: k.Command, ReadOnly: k.ReadOnly, Unread: k.Unread, MaxMessages: k.MaxMessages,
 						QueuedBytes: k.Bytes, Sent: k.Sent, Received: k.Received, Missed: k.Missed, Outstanding: k.Outstanding, Unreplied: k.Unreplied,
@@ -168,7 +109,7 @@ func printStat(w io.Writer, buses []busJSON) error {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintf(w, "bus %d: %s, %s, messages to %s, %s of %s in use", b.Bus, plural(len(b.Ksocks), "Ksock"),
-			plural(int(b.Bindings), "binding"), bytesText(uint64(b.MessageSize)), bytesText(b.ArenaUsed), bytesText(b.ArenaBytes))
+			plural(b.Bindings, "binding"), bytesText(uint64(b.MessageSize)), bytesText(b.ArenaUsed), bytesText(b.ArenaBytes))
 		if b.Reports {
 			fmt.Fprint(w, ", reports Replier bindings")
 		}
@@ -184,13 +125,23 @@ func printStat(w io.Writer, buses []busJSON) error {
 				mode = "r"
 			}
 			fmt.Fprintf(t, "%d%s\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t  %s\n", k.Ksock, mode, k.PID, k.Unread, k.MaxMessages,
-				bytesText(k.QueuedBytes), k.Sent, k.Received, k.Missed, k.Outstanding, k.Unreplied, k.Command)
+				bytesText(k.QueuedBytes), k.Sent, k.Received, k.Missed, k.Outstanding, k.Unreplied, oneLine(k.Command))
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// oneLine makes a process's own name for itself fit for a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func plural(n int, what string) string {
@@ -236,23 +187,13 @@ func bindingsCommand() *cobra.Command {
   kbus bindings --json | jq -r '.[] | select(.role == "Replier") | .name'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			i, err := inspect(ctx, &bus)
-			if err != nil {
-				return err
-			}
-			defer i.close()
-			buses, err := i.chosen(cmd, &bus)
+			buses, err := bus.stats(cmd)
 			if err != nil {
 				return err
 			}
 			out := []bindingJSON{}
 			for _, b := range buses {
-				list, err := i.bindings(ctx, b.Bus)
-				if err != nil {
-					return err
-				}
-				for _, r := range list {
+				for _, r := range b.Bindings {
 					role := "Listener"
 					if r.Replier {
 						role = "Replier"
