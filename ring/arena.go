@@ -1,0 +1,201 @@
+package ring
+
+import "golang.org/x/sys/unix"
+
+// The arena is a chain of blocks, each some units long. A block is used, or free
+// for anyone to take by one compare-and-swap of its head, or in the pool. Only
+// entries change the chain and the pool, so joining and splitting need no
+// protocol of their own, and nobody who stops half-way keeps space from others.
+//
+// A sender takes again, if it can, a block that it has used before (cache); else
+// a carve entry takes the first fit of the pool, joining neighbours. If nothing
+// fits, the same entry moves all free blocks to the pool, and it is tried again.
+
+// unitsFor is the number of units that data, name and list need.
+func unitsFor(data, name, copies int) int {
+	n := (data + name + 7) &^ 7
+	if copies > inlineCopies {
+		n += 8 * copies
+	}
+	return max((n+unitBytes-1)/unitBytes, groupUnits(copies), 1)
+}
+
+// A freed is a block that this process used before, and what its head will be
+// once it is free.
+type freed struct {
+	h    int
+	head uint64
+}
+
+// A cache remembers blocks by size; the oldest is the likeliest to be free again.
+type cache map[int]*fifo
+
+type fifo struct {
+	items []freed
+	head  int
+}
+
+const (
+	cacheLooks = 4    // blocks looked at for one size
+	cacheSizes = 256  // sizes remembered
+	cacheKeep  = 4096 // blocks of one size
+)
+
+func (q *fifo) push(f freed) {
+	if len(q.items) == cap(q.items) && q.head > len(q.items)/2 {
+		q.items = q.items[:copy(q.items, q.items[q.head:])]
+		q.head = 0
+	}
+	q.items = append(q.items, f)
+}
+
+func (c cache) add(units int, f freed) {
+	q := c[units]
+	if q == nil {
+		if len(c) == cacheSizes { // forget them all: a sweep finds those blocks
+			clear(c)
+		}
+		q = new(fifo)
+		c[units] = q
+	}
+	if len(q.items)-q.head < cacheKeep {
+		q.push(f)
+	}
+}
+
+// take takes a block of exactly so many units that is free again, for slot
+// owner; word held tells the supervisor of it before (R9.2).
+func (c cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok bool) {
+	q := c[units]
+	if q == nil {
+		return 0, 0, false
+	}
+	for range min(cacheLooks, len(q.items)-q.head) {
+		f := q.items[q.head]
+		q.head++
+		at := b.block(f.h) + mHead
+		w := b.w[at].Load()
+		if w == f.head {
+			b.w[held].Put(uint64(f.h))
+			n := headWord(headGen(w), owner, headSender)
+			if b.w[at].CompareAndSwap(w, n) { // SYNC E3 acquire
+				return f.h, n, true
+			}
+		} else if headGen(w) == headGen(f.head)-1 {
+			q.push(f) // still in use
+		}
+	}
+	return 0, 0, false
+}
+
+// carve plans the taking of e.arg units from the pool.
+func (p *planner) carve(e entry) (o outcome, err error) {
+	b, need := p.b, int(e.arg)
+	if need < 1 || need > b.units {
+		return o, corrupt("carve of %d units", need)
+	}
+	// The first units are the supervisor's alone, so that Statuses never meet
+	// ENOMEM (R5.6); it may use the others too.
+	first, total, free := 0, 0, false
+	h := 1
+	if e.from != 0 {
+		h += b.reserve
+	}
+	for h < b.units && total < need {
+		head, span, err := b.link(h)
+		if err != nil {
+			return o, err
+		}
+		free = free || headFree(head)
+		if !headPooled(head) {
+			total = 0
+		} else {
+			if total == 0 || h == 1+b.reserve {
+				first, total = h, 0
+			}
+			total += span
+		}
+		h += span
+	}
+	switch {
+	case total >= need:
+		p.cut(first, need, total, e.from)
+		return outcome{handle: first}, nil
+	case free:
+		return outcome{code: codeAgain}, p.sweep()
+	}
+	return outcome{code: uint8(unix.ENOMEM)}, nil
+}
+
+// link reads a block of the chain: its head, and where the next one is.
+func (b *Bus) link(h int) (head uint64, span int, err error) {
+	at := b.block(h)
+	span = int(b.w[at+mSpan].Load() & 0xfffffff)
+	if span < 1 || span > b.units-h {
+		return 0, 0, corrupt("block %d of %d spans %d units", h, b.units, span)
+	}
+	return b.w[at+mHead].Load(), span, nil
+}
+
+// cut plans that units [h, h+need) of the pool are one block of slot owner, and
+// the rest up to h+total one of the pool again. The generation of a block that is
+// made anew is the entry's number: no block was reused as often as there were
+// entries, so it is higher than any that its head has had.
+func (p *planner) cut(h, need, total, owner int) {
+	if rest := total - need; rest > 0 {
+		p.recut(h+need, rest, headWord(p.seq, 0, headPool))
+	}
+	p.recut(h, need, headWord(p.seq, owner, headSender))
+}
+
+func (p *planner) recut(h, units int, head uint64) {
+	at := p.b.block(h)
+	sp := p.b.w[at+mSpan].Load()
+	p.set(at+mSpan, sp, p.seq<<28|uint64(units))
+	p.set(at+mHead, p.b.w[at+mHead].Load(), head)
+}
+
+// sweep plans that free blocks belong to the pool. One that somebody takes
+// meanwhile stays his: then the step fails.
+func (p *planner) sweep() error {
+	b := p.b
+	for h := 1; h < b.units; {
+		head, span, err := b.link(h)
+		if err != nil {
+			return err
+		}
+		if headFree(head) {
+			if p.n+1 >= b.areaCap {
+				return nil // the rest next time
+			}
+			p.set(b.block(h)+mHead, head, headWord(headGen(head), 0, headPool))
+		}
+		h += span
+	}
+	return nil
+}
+
+// alloc takes a block for the sending side of p, with word held naming it.  ENOMEM at once if there is none.
+func (p *party) alloc(c cache, units, held int) (h int, head uint64, err error) {
+	if h, head, ok := c.take(p.b, units, p.slot, held); ok {
+		return h, head, nil
+	}
+	if units >= p.b.units {
+		return 0, 0, unix.ENOMEM
+	}
+	for {
+		o, err := p.append(entry{kind: kindCarve, arg: uint64(units), from: p.slot}, false, nil)
+		switch {
+		case err != nil:
+			return 0, 0, err
+		case o.code == codeAgain:
+			continue
+		case o.code != codeOK:
+			return 0, 0, unix.Errno(o.code)
+		case o.handle <= 0 || o.handle+units > p.b.units:
+			return 0, 0, corrupt("carved block %d", o.handle)
+		}
+		p.b.w[held].Put(uint64(o.handle))
+		return o.handle, p.b.w[p.b.block(o.handle)+mHead].Load(), nil
+	}
+}

@@ -1,0 +1,450 @@
+package ring
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mode says what a Ksock may do (R3.1).
+type Mode int
+
+const (
+	ReadWrite Mode = iota
+	ReadOnly       // may bind and read, not send
+)
+
+// A Client is one Ksock's end of the data path. All methods are safe for use by
+// many goroutines: those that send share a lock, those that receive another.
+type Client struct {
+	b    *Bus
+	slot int
+	s    int // the slot's words
+	id   uint32
+	mode Mode
+
+	sendMu  sync.Mutex
+	send    party
+	cache   cache
+	hand    draft // the message being sent
+	waiting draft // R6.5; h = 0: none
+	last    MessageID
+	sent    uint64 // for statistics
+	loans   heldList
+
+	recvMu   sync.Mutex
+	recv     party
+	names    map[string]string
+	readSeq  uint32
+	received uint64
+	views    heldList
+
+	owedMu sync.Mutex
+	owed   []owed
+
+	closed   atomic.Bool
+	sleepers sleepers
+}
+
+// owed is a Request that this Ksock has read as Replier and not answered.
+type owed struct {
+	asker uint32
+	id    MessageID
+	led   uint64
+}
+
+// A heldList hands out the words that name blocks for the supervisor, so that it
+// finds them after a death (R9.2). Each is written before the block is taken.
+type heldList struct {
+	mu   sync.Mutex
+	free []int
+}
+
+func (l *heldList) init(from, n int) {
+	for i := n - 1; i >= 0; i-- {
+		l.free = append(l.free, from+i)
+	}
+}
+
+func (l *heldList) get() (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.free) == 0 {
+		return 0, fmt.Errorf("%w: %d messages are held in place by this Ksock already; release some", unix.ENOBUFS, heldHalf-1)
+	}
+	w := l.free[len(l.free)-1]
+	l.free = l.free[:len(l.free)-1]
+	return w, nil
+}
+
+func (l *heldList) put(w int) {
+	l.mu.Lock()
+	l.free = append(l.free, w)
+	l.mu.Unlock()
+}
+
+// Client opens the data path of a Ksock that the supervisor has opened. There
+// must be only one Client for it in the whole system.
+func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
+	if slot < 1 || slot > b.cfg.MaxKsocks {
+		return nil, corrupt("slot %d of %d", slot, b.cfg.MaxKsocks)
+	}
+	c := &Client{b: b, slot: slot, s: b.layout.slot(slot), id: id, mode: mode, cache: cache{}, names: map[string]string{}}
+	c.send.init(b, slot, 0)
+	c.recv.init(b, slot, 1)
+	held := c.s + b.layout.held
+	c.loans.init(held+1, heldHalf-1) // word 0 is spare (draft.room)
+	c.views.init(held+heldHalf, heldHalf)
+	c.sleepers.init(b, slot)
+	return c, nil
+}
+
+// ID is the Ksock's id.
+func (c *Client) ID() uint32 { return c.id }
+
+// check makes the checks of R3.8 that need no order, as far as the pending send.
+func (c *Client) check() error {
+	switch {
+	case c.closed.Load():
+		return ErrClosed
+	case c.mode == ReadOnly:
+		return unix.EBADF
+	case c.waiting.h != 0:
+		return unix.EALREADY
+	}
+	return nil
+}
+
+func (c *Client) checkHeader(h *Header, data int) error {
+	switch {
+	case h.Name == "":
+		return unix.EINVAL
+	case len(h.Name) > MaxName:
+		return unix.ENAMETOOLONG
+	case h.Flags&AllOrFail != 0 && h.Flags&AllOrWait != 0, h.IsRequest() && h.IsReply():
+		return unix.EINVAL
+	case Size(len(h.Name), data) > int(c.b.MessageSize()):
+		return unix.EMSGSIZE
+	}
+	return CheckName(h.Name)
+}
+
+// Send copies data into the arena, once, and sends the message; it never blocks.
+// From, and the flags that are the bus's, are set by it (R2.3, R2.4). Errors are
+// those of R3.8, in its order, or ENOMEM. After EAGAIN the message waits in this
+// Ksock (R6.5). The id is that of the message if it got one, also with an error.
+func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if err := c.check(); err != nil {
+		return MessageID{}, err
+	}
+	if err := c.checkHeader(h, len(data)); err != nil {
+		return MessageID{}, err
+	}
+	held, err := c.loans.get()
+	if err != nil {
+		return MessageID{}, err
+	}
+	d := &c.hand
+	c.compose(d, h)
+	d.held, d.data = held, len(data)
+	r, err := c.b.route(h.Name)
+	if err == nil {
+		err = d.room(&c.send, unitsFor(d.data, len(h.Name), len(r.listeners)+1))
+	}
+	if err != nil {
+		c.loans.put(held)
+		return MessageID{}, err
+	}
+	copy(c.b.bytesAt(d.h, 0, len(data)), data)
+	id, err := c.transmit(d)
+	if err != nil && d.h != 0 {
+		d.drop(&c.send)
+		c.loans.put(held)
+	}
+	return id, err
+}
+
+// compose makes a draft of a header.
+func (c *Client) compose(d *draft, h *Header) {
+	d.hdr = *h
+	d.kind, d.version, d.opts, d.led, d.tried, d.cache = kindMessage, 0, 0, 0, false, c.cache
+	d.h, d.units = 0, 0
+	d.hdr.From = c.id
+	d.hdr.Flags &^= MustReply | Synthetic
+	if d.hdr.ID.Network != 0 {
+		d.opts = optHasID
+	} else {
+		d.hdr.ID = MessageID{}
+	}
+	if h.IsReply() {
+		d.led = c.owedFor(h.To, h.InReplyTo)
+	}
+}
+
+// transmit sends a draft. On success the block is let go; after EAGAIN it waits;
+// after any other error it is still the caller's.
+func (c *Client) transmit(d *draft) (MessageID, error) {
+	o, err := c.send.append(entry{kind: d.kind, from: c.slot}, d.hdr.Flags&Urgent == 0, d)
+	if err != nil {
+		return MessageID{}, err
+	}
+	if o.code == uint8(unix.ENOLCK) {
+		return MessageID{}, unix.ENOLCK // uses no id (R3.8)
+	}
+	id := MessageID{d.hdr.ID.Network, uint32(c.b.w[c.b.block(d.h)+mSerw].Load())}
+	c.last = id
+	switch unix.Errno(o.code) {
+	case 0:
+		if d.hdr.IsReply() {
+			c.settled(d.led)
+		}
+		c.count(d)
+		held := d.held
+		d.drop(&c.send)
+		c.loans.put(held)
+		return id, nil
+	case unix.EAGAIN:
+		d.hdr.ID = id
+		d.opts |= optHasID
+		d.version = 0
+		if d != &c.waiting {
+			c.waiting, d.h = *d, 0
+			c.waiting.copies = nil
+		}
+	}
+	return id, unix.Errno(o.code)
+}
+
+func (c *Client) count(d *draft) {
+	c.sent++
+	c.b.w[c.s+sSent].Put(c.sent)
+	w := &c.b.w[c.s+sBytesSent]
+	w.Put(w.Load() + uint64(d.data))
+}
+
+// A Loan is memory of the arena for the data of one message, to be filled in
+// place and sent with SendLoan, or released. It must not be used after either.
+type Loan struct {
+	c *Client
+	d draft
+}
+
+// Loan lends size bytes. EMSGSIZE if no message of this bus can be that large,
+// ENOMEM if the arena has no room.
+func (c *Client) Loan(size int) (*Loan, error) {
+	l := new(Loan)
+	return l, c.LoanInto(l, size)
+}
+
+// LoanInto is Loan for a caller who keeps the Loan's own memory.
+func (c *Client) LoanInto(l *Loan, size int) error {
+	if size < 0 || Size(1, size) > int(c.b.cfg.MaxMessageSize) {
+		return unix.EMSGSIZE
+	}
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	if c.mode == ReadOnly {
+		return unix.EBADF
+	}
+	held, err := c.loans.get()
+	if err != nil {
+		return err
+	}
+	c.b.mu.Lock()
+	err = c.b.update()
+	copies := len(c.b.tables.cells) + 1
+	c.b.mu.Unlock()
+	*l = Loan{c: c, d: draft{held: held, data: size, cache: c.cache}}
+	if err == nil {
+		err = l.d.room(&c.send, unitsFor(size, MaxName, min(copies, maxCopies)))
+	}
+	if err != nil {
+		l.c = nil
+		c.loans.put(held)
+	}
+	return err
+}
+
+// Data is the lent memory. It holds whatever was in it before.
+func (l *Loan) Data() []byte {
+	if l.d.h == 0 {
+		return nil
+	}
+	return l.c.b.bytesAt(l.d.h, 0, l.d.data)
+}
+
+// Shrink makes the data shorter, before it is sent.
+func (l *Loan) Shrink(size int) { l.d.data = max(0, min(size, l.d.data)) }
+
+// Release gives the memory back unsent.
+func (l *Loan) Release() {
+	if l.c == nil || l.d.h == 0 {
+		return
+	}
+	l.c.sendMu.Lock()
+	defer l.c.sendMu.Unlock()
+	if l.d.h != 0 {
+		l.d.drop(&l.c.send)
+		l.c.loans.put(l.d.held)
+	}
+}
+
+// SendLoan sends a message whose data is already in place. The Loan is used up by
+// success and by EAGAIN, and stays the caller's after any other error.
+func (c *Client) SendLoan(h *Header, l *Loan) (MessageID, error) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if err := c.check(); err != nil {
+		return MessageID{}, err
+	}
+	if l.c != c || l.d.h == 0 {
+		return MessageID{}, fmt.Errorf("%w: the loan is not this Ksock's, or used up", unix.EINVAL)
+	}
+	if err := c.checkHeader(h, l.d.data); err != nil {
+		return MessageID{}, err
+	}
+	d := &c.hand
+	block := l.d
+	block.copies = d.copies
+	*d = block
+	c.compose(d, h)
+	d.h, d.units, d.tried = block.h, block.units, block.tried
+	id, err := c.transmit(d)
+	l.d.h = d.h
+	if d.h != 0 { // not used up
+		l.d.units, l.d.head, l.d.tried = d.units, d.head, d.tried
+		d.h = 0
+	}
+	return id, err
+}
+
+// LastSent is the id of the last message that was sent or tried (R3.7, R3.8).
+func (c *Client) LastSent() MessageID {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	return c.last
+}
+
+// Waiting tells whether a send waits in this Ksock (R6.5).
+func (c *Client) Waiting() bool {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	return c.waiting.h != 0
+}
+
+// SendAgain tries the waiting message once more (R6.5): EAGAIN if it waits on,
+// ENOMSG if there is none.
+func (c *Client) SendAgain() (MessageID, error) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if c.closed.Load() {
+		return MessageID{}, ErrClosed
+	}
+	if c.waiting.h == 0 {
+		return MessageID{}, unix.ENOMSG
+	}
+	c.waiting.opts &^= optNoPlace
+	id, err := c.transmit(&c.waiting)
+	if err != nil && err != error(unix.EAGAIN) {
+		c.discard()
+	}
+	return id, err
+}
+
+// Discard drops the waiting message, if there is one (R6.5).
+func (c *Client) Discard() {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	c.discard()
+}
+
+func (c *Client) discard() {
+	if c.waiting.h != 0 {
+		held := c.waiting.held
+		c.waiting.drop(&c.send)
+		c.loans.put(held)
+	}
+}
+
+// retry tries the waiting message as waiting and polling do: a failure is
+// silent, or a Status for a Request (R6.5).
+func (c *Client) retry() error {
+	d := &c.waiting
+	if d.h == 0 {
+		return nil
+	}
+	d.opts |= optNoPlace
+	_, err := c.transmit(d)
+	switch errno, ok := err.(unix.Errno); {
+	case err == nil, errno == unix.EAGAIN:
+		return nil
+	case !ok:
+		return err
+	case !d.hdr.IsRequest():
+		c.discard()
+		return nil
+	default:
+		return c.statusToSelf(errno)
+	}
+}
+
+// statusToSelf answers this Ksock's own waiting Request, in the block that the
+// Request waited in: so it needs no memory that might not be there.
+func (c *Client) statusToSelf(errno unix.Errno) error {
+	d := &c.waiting
+	name := ErrorSending
+	if errno == unix.EADDRNOTAVAIL {
+		name = Disappeared
+	}
+	b := c.b
+	d.head = headWord(headGen(d.head)+1, c.slot, headSender)
+	b.w[b.block(d.h)+mHead].Store(d.head)
+	d.kind, d.version, d.opts, d.data = kindStatus, 0, optNoLedger, 0
+	d.led = ledRef(c.slot, 0, 0)
+	d.hdr = Header{InReplyTo: d.hdr.ID, To: c.id, Flags: Synthetic, Name: name}
+	last := c.last
+	_, err := c.send.append(entry{kind: kindStatus, from: c.slot}, true, d)
+	c.last = last
+	c.discard()
+	return err
+}
+
+func (c *Client) owedFor(asker uint32, id MessageID) uint64 {
+	c.owedMu.Lock()
+	defer c.owedMu.Unlock()
+	for i := range c.owed {
+		if c.owed[i].asker == asker && c.owed[i].id == id {
+			return c.owed[i].led
+		}
+	}
+	return 0
+}
+
+func (c *Client) settled(led uint64) {
+	c.owedMu.Lock()
+	defer c.owedMu.Unlock()
+	for i := range c.owed {
+		if c.owed[i].led == led {
+			c.owed = append(c.owed[:i], c.owed[i+1:]...)
+			return
+		}
+	}
+}
+
+// Unreplied is the number of Requests that this Ksock has read as Replier and
+// not answered (R3.7).
+func (c *Client) Unreplied() int {
+	c.owedMu.Lock()
+	defer c.owedMu.Unlock()
+	return len(c.owed)
+}
+
+// MaxMessages is the limit of the queue (R3.2), as it was set.
+func (c *Client) MaxMessages() uint32 { return uint32(c.b.w[c.s+sLimit].Load()) }

@@ -1,0 +1,204 @@
+package ring
+
+import "golang.org/x/sys/unix"
+
+// A draft is a message in the making, or one that waits to be sent (R6.5): a
+// block that only this process sees.
+type draft struct {
+	kind  int
+	h     int
+	head  uint64 // as its owner set it
+	held  int    // the word that names it for the supervisor
+	units int
+	data  int // bytes
+
+	hdr     Header
+	opts    uint32
+	led     uint64 // Replies and Statuses: what they answer
+	version uint64 // of the tables that the list is good for; 0: none
+	cache   cache
+	copies  []uint64 // scratch
+	tried   bool     // an entry has named the block
+}
+
+// room makes sure that the block has n units, moving the data if it must: only
+// a loan whose list outgrew it, or a message that waited while many bound.
+func (d *draft) room(p *party, n int) error {
+	if d.h != 0 && d.units >= n {
+		return nil
+	}
+	b, old, oldHead, oldUnits := p.b, d.h, d.head, d.units
+	var held int
+	if old != 0 {
+		held = d.held
+		d.held = b.slot(p.slot) + b.layout.held // the spare word
+	}
+	h, head, err := p.alloc(d.cache, n, d.held)
+	if err != nil {
+		if old != 0 {
+			d.held = held
+		}
+		return err
+	}
+	d.h, d.head, d.units = h, head, n
+	if old != 0 {
+		copy(b.bytesAt(h, 0, d.data), b.bytesAt(old, 0, d.data))
+		b.w[held].Put(uint64(h))
+		b.w[d.held].Put(0)
+		d.held = held
+		drop := draft{h: old, head: oldHead, units: oldUnits, cache: d.cache, tried: d.tried}
+		drop.drop(p)
+	}
+	d.version = 0
+	return nil
+}
+
+// drop lets go of a block that is not to be sent (again).
+func (d *draft) drop(p *party) {
+	b := p.b
+	gen := headGen(d.head)
+	if d.tried {
+		b.clearHead(b.block(d.h), gen, headSender)
+		gen++
+	} else {
+		// No entry has named it, so its generation stays: no more generations
+		// than entries (see cut).
+		b.w[b.block(d.h)+mHead].CompareAndSwap(d.head, headWord(gen, 0, 0))
+	}
+	d.cache.add(d.units, freed{d.h, headWord(gen, 0, 0)})
+	if d.held != 0 {
+		b.w[d.held].Put(0)
+	}
+	d.h = 0
+}
+
+// fill writes what does not depend on the tables.
+func (d *draft) fill(p *party) {
+	b, h := p.b, &d.hdr
+	at := b.block(d.h)
+	b.w[at+mNet].Put(pair(h.ID.Network, uint32(d.data)))
+	b.w[at+mReply].Put(pair(h.InReplyTo.Network, h.InReplyTo.Serial))
+	b.w[at+mTo].Put(pair(h.To, h.From))
+	b.w[at+mOrig].Put(pair(h.OrigFrom.Network, h.OrigFrom.Ksock))
+	b.w[at+mFinal].Put(pair(h.FinalTo.Network, h.FinalTo.Ksock))
+	copy(b.bytesAt(d.h, d.data, len(h.Name)), h.Name)
+}
+
+// prepare makes the block good for the tables' version and for another try.
+func (d *draft) prepare(p *party) error {
+	b := p.b
+	if v := b.w[wVer].Load(); v != d.version {
+		if err := d.address(p); err != nil {
+			return err
+		}
+	}
+	serial := uint64(0)
+	if d.opts&optHasID != 0 {
+		serial = uint64(d.hdr.ID.Serial)
+	}
+	b.w[b.block(d.h)+mSerw].Put(headGen(d.head)<<32 | serial)
+	if d.kind == kindMessage && d.hdr.Flags&WantReply != 0 {
+		return d.pickLedger(p)
+	}
+	return nil
+}
+
+// address works out the recipients and writes the list.
+func (d *draft) address(p *party) error {
+	b := p.b
+	var code unix.Errno
+	var list []uint64
+	version := never
+	if d.kind == kindStatus {
+		slot, _, _ := ledRefSplit(d.led)
+		d.copies = append(d.copies[:0], copyWord(slot, roleDirect, 0))
+		list = d.copies
+	} else {
+		r, err := b.route(d.hdr.Name)
+		if err != nil {
+			return err
+		}
+		version = r.version
+		switch {
+		case d.kind == kindEvent:
+			list = r.listeners
+		case d.hdr.Flags&WantReply != 0:
+			list = r.request
+			if r.replier.slot == 0 {
+				code = unix.EADDRNOTAVAIL // R5.1
+			} else if d.hdr.To != 0 && d.hdr.To != r.replier.kid {
+				code = unix.EPIPE // R5.2
+			}
+			d.led = uint64(r.replier.slot)<<32 | uint64(r.replier.kid) // until pickLedger
+		case d.hdr.IsReply():
+			list = r.listeners
+			if slot, _, _ := ledRefSplit(d.led); slot != 0 {
+				b.mu.Lock()
+				d.copies = b.tables.first(list, copyWord(slot, roleDirect, 0), d.copies[:0])
+				b.mu.Unlock()
+				list = d.copies
+			}
+		default:
+			list = r.listeners
+		}
+	}
+	if code != 0 {
+		list = nil
+	}
+	if len(list) > maxCopies {
+		return unix.E2BIG
+	}
+	if err := d.room(p, unitsFor(d.data, len(d.hdr.Name), len(list))); err != nil {
+		return err
+	}
+	d.fill(p)
+	at := b.block(d.h)
+	words := (d.data + len(d.hdr.Name) + 7) / 8
+	for i, c := range list {
+		b.w[b.copyAt(d.h, words, len(list), i)].Put(c)
+	}
+	b.clearGroups(d.h, len(list), headGen(d.head))
+	b.w[at+mFlags].Put(uint64(d.hdr.Flags)<<32 | uint64(d.kind)<<28 | uint64(len(d.hdr.Name))<<15 | uint64(len(list)))
+	b.w[at+mFrom].Put(uint64(p.slot)<<32 | uint64(d.opts) | uint64(code)<<optCodeShift)
+	b.w[at+mLed].Put(d.led)
+	d.version = version
+	return nil
+}
+
+// pickLedger chooses a free word of this Ksock's ledger for a Request and writes
+// its record, which nobody reads while the word is free.
+func (d *draft) pickLedger(p *party) error {
+	b := p.b
+	s := b.slot(p.slot)
+	for i := range b.lmask + 1 {
+		l := b.w[s+b.layout.led+i].Load()
+		if ledState(l) != ledFree {
+			continue
+		}
+		ver := (ledVer(l) + 1) & (1<<30 - 1)
+		rec := s + b.rec + i*recWords
+		b.w[rec+recNetwork].Put(uint64(d.hdr.ID.Network))
+		b.w[rec+recReplier].Put(d.led)
+		b.w[rec+recRead].Put(ver << 32)
+		b.w[b.block(d.h)+mLed].Put(ledRef(p.slot, i, ver))
+		return nil
+	}
+	return unix.ENOLCK
+}
+
+// rename gives an addressed draft another name of the same length, which leaves
+// its list alone.
+func (d *draft) rename(p *party, name string) {
+	d.hdr.Name = name
+	d.fill(p)
+	p.b.w[p.b.block(d.h)+mFrom].Put(uint64(d.opts))
+}
+
+// direct addresses a draft to one Ksock alone, as by no binding.
+func (d *draft) direct(p *party, slot int) {
+	at := p.b.block(d.h)
+	fl := p.b.w[at+mFlags].Load()
+	list := (d.data + len(d.hdr.Name) + 7) / 8
+	p.b.w[p.b.copyAt(d.h, list, 1, 0)].Put(copyWord(slot, roleDirect, 0))
+	p.b.w[at+mFlags].Put(fl&^0x7fff | 1)
+}

@@ -1,0 +1,258 @@
+package ring
+
+import "kbus.internal/shm"
+
+// Kinds of entries.
+const (
+	kindMessage = 1 + iota // a user's message
+	kindStatus             // a Status, from the supervisor or for an asker's own waiting Request
+	kindEvent              // an event of R7.2 or R7.1; goes out with a control entry
+	kindControl            // edits that the supervisor prepared, with an event perhaps
+	kindFlush              // moves kept events into a queue (R7.4)
+	kindCarve              // takes a block from the free space of the arena
+)
+
+// An entry of the log: what its sender wants done. All else is in the block.
+type entry struct {
+	kind, handle int
+	arg          uint64 // kindFlush: slot; kindCarve: units
+	from         int    // the slot that appends it
+}
+
+func (e entry) cmd() uint64 { return uint64(e.kind)<<60 | uint64(e.handle)<<32 | e.arg }
+
+// outcome of an entry, as its plan decided it.
+type outcome struct {
+	code   uint8
+	handle int // kindCarve
+}
+
+// Codes of outcomes: an errno, or one of these.
+const (
+	codeOK        = 0
+	codeUndecided = 0xff
+	codeAgain     = 0xfe // kindCarve: space was tidied, try again; kindControl: more to remove
+	codeNothing   = 0xfd // a Status that nobody waits for
+	codeFlush     = 0xfc // kindControl: a kindFlush must come first
+)
+
+func outWord(op uint64, code uint8, h int) uint64 {
+	return op<<36 | uint64(code)<<28 | uint64(h)
+}
+
+// spinBeforeHelp is how often a process looks at an entry in progress before it
+// helps: about the time that its own process needs to finish it.
+const spinBeforeHelp = 40
+
+// append brings e into the log and sees it through. d, if not nil, is the block
+// that the entry is about: it is made good for the version of the tables first.
+//
+// A sender first tries to plan and publish in one step (IDLE to PLANNED); what
+// its plan read stands still until then, or the step fails. After two failures,
+// and for entries that freeze queues, it claims the entry, and whoever comes
+// plans it: a large fan-out can't starve behind small sends.
+func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
+	b := p.b
+	for try := 0; direct && try < 2; {
+		a, err := p.idle()
+		if err != nil {
+			return outcome{}, err
+		}
+		if d != nil {
+			if err := d.prepare(p); err != nil {
+				return outcome{}, err
+			}
+			e.handle = d.h
+		}
+		p.plan.begin(curSeq(a))
+		o, err := p.plan.entry(e, true)
+		if err != nil {
+			if b.w[wCur].Load() != a {
+				continue // planned from words that were changing
+			}
+			return outcome{}, err
+		}
+		mine := curWord(curSeq(a), p.area, curPlanned)
+		p.plan.end()
+		// SYNC E1 release: the plan.
+		if b.w[wCur].CompareAndSwap(a, mine) {
+			if d != nil {
+				d.tried = true
+			}
+			return o, p.carryOut(mine)
+		}
+		try++
+	}
+	return p.claim(e, d)
+}
+
+// claim is append's second way.
+func (p *party) claim(e entry, d *draft) (outcome, error) {
+	b, s := p.b, p.b.slot(p.slot)
+	for {
+		a, err := p.idle()
+		if err != nil {
+			return outcome{}, err
+		}
+		if d != nil {
+			if err := d.prepare(p); err != nil {
+				return outcome{}, err
+			}
+			e.handle = d.h
+		}
+		op := (b.w[s+sOut].Load()>>36 + 1) & (1<<28 - 1)
+		b.w[s+sCmd].Put(e.cmd())
+		b.w[s+sOut].Put(outWord(op, codeUndecided, 0))
+		mine := curWord(curSeq(a), p.area, curClaimed)
+		// SYNC E2 release: sCmd, sOut and the block.
+		if !b.w[wCur].CompareAndSwap(a, mine) {
+			continue
+		}
+		if d != nil {
+			d.tried = true
+		}
+		for {
+			c := b.w[wCur].Load()
+			if curSeq(c) != curSeq(a) {
+				break
+			}
+			if err := p.help(c); err != nil {
+				return outcome{}, err
+			}
+		}
+		o := b.w[s+sOut].Load()
+		if code := uint8(o >> 28); o>>36 == op && code != codeUndecided {
+			return outcome{code, laneHandle(o)}, nil
+		}
+		return outcome{}, corrupt("slot %d's entry has no outcome", p.slot)
+	}
+}
+
+// idle returns cur once no entry is in progress, helping as it must.
+func (p *party) idle() (uint64, error) {
+	spins := 0
+	for {
+		a := p.b.w[wCur].Load()
+		if curPhase(a) == curIdle {
+			return a, nil
+		}
+		if spins < spinBeforeHelp {
+			spins++
+			shm.Pause(1)
+			continue
+		}
+		if err := p.help(a); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// help brings the entry of a, a value of cur, one step on. It returns at once if
+// the log has gone on meanwhile.
+func (p *party) help(a uint64) error {
+	b := p.b
+	switch curPhase(a) {
+	case curIdle:
+		return nil
+	case curPlanned:
+		return p.carryOut(a)
+	case curClaimed:
+	default:
+		return corrupt("cur is %#x", a)
+	}
+	from := curArea(a) / 2
+	if from > b.cfg.MaxKsocks {
+		return corrupt("cur names slot %d", from)
+	}
+	// SYNC E2 acquire.
+	cmd := b.w[b.slot(from)+sCmd].Load()
+	e := entry{kind: int(cmd >> 60), handle: int(cmd >> 32 & 0xfffffff), arg: cmd & 0xffffffff, from: from}
+	p.plan.begin(curSeq(a))
+	o, err := p.plan.entry(e, false)
+	if b.w[wCur].Load() != a {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s := b.slot(from)
+	out := b.w[s+sOut].Load()
+	p.plan.set(s+sOut, out, outWord(out>>36, o.code, o.handle))
+	p.plan.end()
+	mine := curWord(curSeq(a), p.area, curPlanned)
+	// SYNC E1 release: the plan. Only one plan of an entry is ever published.
+	if !b.w[wCur].CompareAndSwap(a, mine) {
+		return nil
+	}
+	return p.carryOut(mine)
+}
+
+// carryOut does what the plan named by a, a value of cur, says. Each step is a
+// compare-and-swap whose expected value can't recur: any number of helpers may
+// take it at any time, and a late one changes nothing.
+func (p *party) carryOut(a uint64) error {
+	b, area := p.b, curArea(a)
+	if area/2 > b.cfg.MaxKsocks {
+		return corrupt("cur names area %d", area)
+	}
+	base, own := b.layout.area(area), area == p.area
+	seq, n := b.w[base].Load(), b.w[base+1].Load()
+	// SYNC E1 acquire. Check after reading (T2): only while cur is a is this its plan.
+	if !own && b.w[wCur].Load() != a {
+		return nil
+	}
+	if seq != curSeq(a) || n > uint64(b.areaCap) {
+		return corrupt("plan of entry %d: sequence %d, %d steps", curSeq(a), seq, n)
+	}
+	for i := base + areaHead; n > 0; i, n = i+3, n-1 {
+		where, old, new := b.w[i].Load(), b.w[i+1].Load(), b.w[i+2].Load()
+		if !own && b.w[wCur].Load() != a {
+			return nil
+		}
+		at := int(where & 0xffffffffff)
+		switch where >> 56 {
+		case stepSet:
+			if at < headerWords && at != wSerial && at != wVer && at != wMsgSize && at != wReports && at != wNextID || at >= b.payload {
+				return corrupt("plan of entry %d changes word %d", curSeq(a), at)
+			}
+			b.w[at].CompareAndSwap(old, new)
+		case stepRelease:
+			if err := b.release(at, old, int(new)); err != nil {
+				return err
+			}
+		case stepWake:
+			if at > b.cfg.MaxKsocks {
+				return corrupt("plan of entry %d wakes slot %d", curSeq(a), at)
+			}
+			b.wake(at)
+		default:
+			return corrupt("plan of entry %d has step %#x", curSeq(a), where)
+		}
+	}
+	b.w[wCur].CompareAndSwap(a, curWord(curSeq(a)+1, 0, curIdle))
+	return nil
+}
+
+// wake wakes the Ksock of a slot if it sleeps: every helper does, before cur
+// moves on, and only the sleeper clears the flag (T5). The lane's words were
+// changed by compare-and-swap before, the sleeper looks at them after it has
+// stored the flag: one of both sees the other.
+func (b *Bus) wake(slot int) {
+	s := b.slot(slot)
+	if b.w[s+sSleeping].Load() != 0 { // SYNC E5
+		b.w[s+sSig].Add(1)
+		b.w[s+sSig].Wake()
+	}
+}
+
+// wakeSenders wakes whoever waits for room (R6.6).
+func (b *Bus) wakeSenders() {
+	for i := range (b.cfg.MaxKsocks + 64) / 64 {
+		for m := b.w[wWaiters+i].Load(); m != 0; m &= m - 1 { // SYNC E6
+			if s := 64*i + trailing(m); s <= b.cfg.MaxKsocks {
+				b.w[b.slot(s)+sSig].Add(1)
+				b.w[b.slot(s)+sSig].Wake()
+			}
+		}
+	}
+}

@@ -1,0 +1,499 @@
+package ring
+
+import (
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
+
+// Steps of a plan, in the top byte of their first word.
+const (
+	stepSet     = 0 // compare-and-swap word `at` from old to new
+	stepRelease = 1 // clear bit `new` of block `at` if its generation is old
+	stepWake    = 2
+)
+
+// A planner writes the plan of one entry into its area. Its reads may come from
+// words that change meanwhile; then the plan is never published, so nothing that
+// it reads may lead it out of bounds or into an endless loop.
+type planner struct {
+	b          *Bus
+	base, area int
+	seq        uint64
+	n          int
+	over       bool
+	serial     uint64 // numbers used by the entry so far
+	to         []recipient
+	tree       []uint32
+}
+
+func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial = seq, 0, false, 0 }
+
+func (p *planner) step(kind uint64, at int, old, new uint64) {
+	if p.n >= p.b.areaCap {
+		p.over = true
+		return
+	}
+	i := p.base + areaHead + 3*p.n
+	p.b.w[i].Put(kind<<56 | uint64(at))
+	p.b.w[i+1].Put(old)
+	p.b.w[i+2].Put(new)
+	p.n++
+}
+
+func (p *planner) set(at int, old, new uint64) { p.step(stepSet, at, old, new) }
+func (p *planner) wake(slot int)               { p.step(stepWake, slot, 0, 0) }
+
+// bump plans an increment of a counter that entries alone change.
+func (p *planner) bump(at int, by uint64) {
+	old := p.b.w[at].Load()
+	p.set(at, old, old+by)
+}
+
+func (p *planner) end() {
+	p.b.w[p.base].Put(p.seq)
+	p.b.w[p.base+1].Put(uint64(p.n))
+}
+
+// entry plans e; own tells that the planner's own process appends it directly.
+func (p *planner) entry(e entry, own bool) (o outcome, err error) {
+	switch e.kind {
+	case kindMessage, kindStatus:
+		o.code, err = p.message(e, own)
+	case kindControl:
+		o.code, err = p.control(e)
+	case kindFlush:
+		q, err := p.queue(int(e.arg))
+		if err != nil {
+			return o, err
+		}
+		p.deliver(&q, 0, 0, 0, false)
+	case kindCarve:
+		o, err = p.carve(e)
+	default:
+		err = corrupt("entry of kind %d", e.kind)
+	}
+	if err == nil && p.over {
+		err = corrupt("entry %d needs more than %d steps", p.seq, p.b.areaCap)
+	}
+	return o, err
+}
+
+// number plans a message's serial number, if it still needs one, and tells it
+// (R2.2).
+func (p *planner) number(m *view, own bool) uint32 {
+	if m.opts&optHasID != 0 {
+		return uint32(m.serw)
+	}
+	b := p.b
+	p.serial++
+	n := serialOf(b.w[wSerial].Load() + p.serial)
+	at := b.block(m.h) + mSerw
+	if own {
+		b.w[at].Put(m.serw&^0xffffffff | uint64(n)) // its sender's alone until the plan is out
+	} else {
+		p.set(at, m.serw&^0xffffffff, m.serw&^0xffffffff|uint64(n))
+	}
+	return n
+}
+
+// serials plans the numbers used; last, since it may be called for several messages.
+func (p *planner) serials() {
+	if p.serial > 0 {
+		p.bump(wSerial, p.serial)
+	}
+}
+
+// A queueState is a Ksock's queue at the moment when an entry judges it (R6.1).
+type queueState struct {
+	slot        int
+	s           int // its slot's words
+	tail        uint64
+	rw          readWord
+	msgs, owing uint64
+	limit       uint64
+	kept, flush uint64
+	bytes       uint64
+	bytesIn     uint64
+}
+
+func (p *planner) queue(slot int) (q queueState, err error) {
+	b := p.b
+	if slot < 1 || slot > b.cfg.MaxKsocks {
+		return q, corrupt("slot %d", slot)
+	}
+	q.slot, q.s = slot, b.slot(slot)
+	q.tail = b.w[q.s+sTail].Load()
+	q.rw = readWord(b.w[q.s+sRead].Load())
+	q.msgs = (q.tail-q.rw.head())&(laneMod-1) + q.rw.ud()
+	q.owing = b.w[q.s+sOwing].Load() & 0xffff
+	q.limit = min(b.w[q.s+sLimit].Load()&0xffffffff, uint64(b.cfg.QueueSlots))
+	q.kept = b.w[q.s+sKeptTail].Load() - b.w[q.s+sKeptHead].Load()
+	q.bytesIn = b.w[q.s+sBytesIn].Load()
+	q.bytes = q.bytesIn - b.w[q.s+sBytesOut].Load()
+	if q.kept > p.b.kmask {
+		return q, corrupt("slot %d keeps %d events", slot, q.kept)
+	}
+	// Kept events go in as soon as there is room, before anything newer (R7.4):
+	// here is where room may have been made since.
+	if used := q.msgs + q.owing; q.kept > 0 && used < q.limit {
+		q.flush = min(q.kept, q.limit-used)
+	}
+	return q, nil
+}
+
+// full tells whether there is no room for n more copies of a block of size
+// bytes that need room (R3.3, R6.1).
+func (p *planner) full(q *queueState, n int, size uint64) bool {
+	used := q.msgs + q.flush + q.owing
+	return used >= q.limit || p.noSpace(q, n, size)
+}
+
+// noSpace tells whether copies can't go in whatever the limit says: by bytes,
+// or because the lane is that long.
+func (p *planner) noSpace(q *queueState, n int, size uint64) bool {
+	return size >= largeBytes && q.bytes > 0 && int64(q.bytes+uint64(n)*size) > p.b.cfg.QueueBytes ||
+		q.msgs+q.flush+q.owing+uint64(n) >= p.b.qmask
+}
+
+// deliver plans the insertion of copies [i, i+n) of block h into a queue, after
+// the kept events for which there is room; urgent ones in front, copy by copy
+// (R3.6).
+func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
+	b := p.b
+	tail := q.tail
+	insert := func(word uint64) {
+		at := q.s + b.lane + int(tail&b.qmask)
+		lap := tail / (b.qmask + 1)
+		// Only the previous lap's copy is ever replaced (T4).
+		p.set(at, b.w[at].Load(), laneWord(lap+1, laneIdx(word), laneHandle(word)))
+		tail++
+	}
+	if q.flush > 0 {
+		head := b.w[q.s+sKeptHead].Load()
+		for k := range q.flush {
+			insert(b.w[q.s+b.kept+int((head+k)&b.kmask)].Load())
+		}
+		p.set(q.s+sKeptHead, head, head+q.flush)
+	}
+	if urgent {
+		ud := q.rw.ud()
+		for k := range n {
+			at := q.s + b.urg + int((ud+uint64(k))&b.qmask)
+			p.set(at, b.w[at].Load(), laneWord(esStamp(p.seq)&stampMask, i+k, h))
+		}
+		p.thaw(q, ud+uint64(n), q.rw.head())
+	} else {
+		for k := range n {
+			insert(laneWord(0, i+k, h))
+		}
+	}
+	if tail != q.tail {
+		p.set(q.s+sTail, q.tail, tail) // makes them visible, all at once
+	}
+	if n > 0 {
+		if size := b.blockBytes(h); size >= largeBytes {
+			p.set(q.s+sBytesIn, q.bytesIn, q.bytesIn+uint64(n)*size)
+		}
+	}
+	p.wake(q.slot)
+}
+
+// thaw plans the end of an edit of a queue.
+func (p *planner) thaw(q *queueState, ud, head uint64) {
+	p.set(q.s+sRead, uint64(q.rw), uint64(makeRead(esStamp(p.seq), false, ud, head)))
+}
+
+// freeze stops a queue's reader while the entry claimed in cur edits the queue;
+// it must come before the plan reads the queue. The expected value carries
+// another entry's stamp, and every frozen queue is thawed under this one's, so
+// that a late helper freezes nothing (T9).
+func (p *planner) freeze(slot int) bool {
+	b, s := p.b, p.b.slot(slot)
+	for {
+		r := readWord(b.w[s+sRead].Load())
+		c := b.w[wCur].Load()
+		if curSeq(c) != p.seq || curPhase(c) != curClaimed {
+			return false
+		}
+		if r.es() == esStamp(p.seq) {
+			return true
+		}
+		if b.w[s+sRead].CompareAndSwap(uint64(r), uint64(makeRead(esStamp(p.seq), true, r.ud(), r.head()))) {
+			return true
+		}
+	}
+}
+
+// A group is the copies of a message for one Ksock: copies [i, i+n) of the
+// block's list, of which the first may be apart (R6.1: the Replier's copy, or
+// the Reply to its asker).
+type group struct{ slot, i, n, apart int }
+
+// groups walks a block's list.
+func (p *planner) groups(m *view, yield func(group) error) error {
+	for i := 0; i < m.copies; {
+		w, err := m.copy(i)
+		if err != nil {
+			return err
+		}
+		g := group{slot: copySlot(w), i: i, n: 1}
+		if copyRole(w) != roleListener {
+			g.apart = 1
+		}
+		for i+g.n < m.copies {
+			w, err := m.copy(i + g.n)
+			if err != nil {
+				return err
+			}
+			if copySlot(w) != g.slot {
+				break
+			}
+			g.n++
+		}
+		if err := yield(g); err != nil {
+			return err
+		}
+		i += g.n
+	}
+	return nil
+}
+
+// message plans a user's message, or a Status, in the order of R3.8.
+func (p *planner) message(e entry, own bool) (uint8, error) {
+	b := p.b
+	m, err := b.view(e.handle)
+	if err != nil {
+		return 0, err
+	}
+	if m.kind == kindStatus {
+		return p.status(&m, own)
+	}
+	request, reply := m.flags&WantReply != 0, m.reply != 0
+	urgent := m.flags&Urgent != 0
+	allOrFail, allOrWait := m.flags&AllOrFail != 0 && !reply, m.flags&AllOrWait != 0 && !reply // R6.4
+
+	var asker queueState
+	if request {
+		if asker, err = p.queue(e.from); err != nil {
+			return 0, err
+		}
+		if m.opts&optNoPlace == 0 && asker.msgs+asker.flush+asker.owing >= asker.limit {
+			return uint8(unix.ENOLCK), nil
+		}
+		if asker.owing >= uint64(b.cfg.QueueSlots) {
+			return uint8(unix.ENOLCK), nil
+		}
+	}
+	serial := p.number(&m, own)
+	code := uint8(m.opts >> optCodeShift)
+	if reply && code == 0 {
+		code, err = p.checkReply(&m, e.from)
+		if err != nil {
+			return 0, err
+		}
+	}
+	if urgent {
+		if err := p.groups(&m, func(g group) error {
+			if !p.freeze(g.slot) {
+				return corrupt("late freeze") // never published: cur has moved on
+			}
+			return nil
+		}); err != nil {
+			return 0, err
+		}
+	}
+	// Judge everybody before anything is planned: room is that before the send,
+	// and each queue is looked at once (R6.1).
+	p.to = p.to[:0]
+	if code == 0 || urgent {
+		err = p.groups(&m, func(g group) error {
+			q, err := p.queue(g.slot)
+			if err != nil {
+				return err
+			}
+			r := recipient{queueState: q, i: g.i, n: g.n}
+			if g.apart == 1 && code == 0 {
+				c, err := m.copy(g.i)
+				if err != nil {
+					return err
+				}
+				if copyRole(c) == roleReplier {
+					if p.full(&q, 1, m.bytes) {
+						code = uint8(unix.EBUSY) // R5.4
+						if allOrWait {
+							code = uint8(unix.EAGAIN)
+						}
+					}
+				} else if q.msgs+q.flush+q.owing > q.limit || p.noSpace(&q, 1, m.bytes) {
+					code = uint8(unix.EBUSY) // R5.5: it may use the place held for it
+				}
+			}
+			if g.n > g.apart && code == 0 && p.full(&q, g.n, m.bytes) {
+				switch {
+				case allOrWait:
+					code = uint8(unix.EAGAIN)
+				case allOrFail:
+					code = uint8(unix.EBUSY)
+				default:
+					r.n, r.missed = g.apart, true // R6.1
+				}
+			}
+			p.to = append(p.to, r)
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	if code != 0 {
+		if urgent {
+			for i := range p.to {
+				q := &p.to[i].queueState
+				p.thaw(q, q.rw.ud(), q.rw.head())
+			}
+		}
+		p.serials()
+		return code, nil
+	}
+	if request {
+		if err := p.owe(&m, &asker, serial); err != nil {
+			return 0, err
+		}
+	}
+	if reply {
+		p.settle(&m)
+	}
+	p.send(&m, urgent)
+	p.serials()
+	return codeOK, nil
+}
+
+// A recipient is a Ksock that an entry's message is for: copies [i, i+n) of the
+// list, less those that it misses.
+type recipient struct {
+	queueState
+	i, n   int
+	missed bool
+	// Events only (R7.4): no room, so keep the copies aside, behind keptMore that
+	// the same entry keeps; and whether the loss is to be told.
+	aside, lost bool
+	keptMore    uint64
+}
+
+// send plans what the recipients in p.to get of a message. The bits come before
+// the copies: a reader may take and release one at once (T3).
+func (p *planner) send(m *view, urgent bool) {
+	p.arm(m)
+	for i := range p.to {
+		r := &p.to[i]
+		if r.missed {
+			p.bump(r.s+sMissed, 1)
+		}
+		switch {
+		case r.aside:
+			p.keep(r, m.h)
+		case r.n > 0 || r.flush > 0:
+			p.deliver(&r.queueState, m.h, r.i, r.n, urgent)
+		case urgent:
+			p.thaw(&r.queueState, r.rw.ud(), r.rw.head())
+		}
+	}
+}
+
+// checkReply tells what stands against a Reply (R3.8, R5.9), 0 if nothing.
+func (p *planner) checkReply(m *view, from int) (uint8, error) {
+	b := p.b
+	slot, idx, ver := ledRefSplit(m.led)
+	if slot == 0 || slot > b.cfg.MaxKsocks || idx > b.lmask {
+		// Nothing that this Ksock has read: is there anybody at all?
+		if b.findKid(m.to) == 0 {
+			return uint8(unix.EADDRNOTAVAIL), nil
+		}
+		return uint8(unix.ECONNREFUSED), nil
+	}
+	if b.w[b.slot(slot)+sKid].Load() != uint64(kidOpen)<<32|uint64(m.to) {
+		return uint8(unix.EADDRNOTAVAIL), nil
+	}
+	l := b.w[b.slot(slot)+b.layout.led+idx].Load()
+	if ledState(l) != ledOpen || ledVer(l) != ver {
+		return uint8(unix.ECONNREFUSED), nil
+	}
+	rep := b.w[b.slot(slot)+b.rec+idx*recWords+recReplier].Load()
+	if int(rep>>32) != from {
+		return uint8(unix.ECONNREFUSED), nil
+	}
+	return 0, nil
+}
+
+// owe plans a Request's place on its asker's ledger. The asker chose the ledger
+// word; nobody else takes free ones.
+func (p *planner) owe(m *view, asker *queueState, serial uint32) error {
+	b := p.b
+	_, idx, ver := ledRefSplit(m.led)
+	if idx > b.lmask {
+		return corrupt("ledger word %d", idx)
+	}
+	at := asker.s + b.layout.led + idx
+	l := b.w[at].Load()
+	if ledState(l) != ledFree {
+		return corrupt("ledger word %d of slot %d is taken", idx, asker.slot)
+	}
+	p.set(at, l, ledWord(ledOpen, ver, serial))
+	o := b.w[asker.s+sOwing].Load()
+	p.set(asker.s+sOwing, o, o+1<<16+1)
+	return nil
+}
+
+// settle plans that the Request which m answers is off its asker's ledger: the
+// first answer in the log does that, and so there is only one (I2).
+func (p *planner) settle(m *view) {
+	b := p.b
+	slot, idx, ver := ledRefSplit(m.led)
+	s := b.slot(slot)
+	at := s + b.layout.led + idx
+	p.set(at, b.w[at].Load(), ledWord(ledFree, ver, 0))
+	o := b.w[s+sOwing].Load()
+	p.set(s+sOwing, o, o+1<<16-1)
+}
+
+// status plans a Status (R5.7). It ignores the limit; none is made for an
+// answered Request, or for an asker that is gone.
+func (p *planner) status(m *view, own bool) (uint8, error) {
+	b := p.b
+	slot, idx, ver := ledRefSplit(m.led)
+	if slot < 1 || slot > b.cfg.MaxKsocks {
+		return 0, corrupt("Status for slot %d", slot)
+	}
+	kid := b.w[b.slot(slot)+sKid].Load()
+	if uint32(kid) != m.to || kid>>32 != kidOpen && kid>>32 != kidClosing {
+		return codeNothing, nil
+	}
+	if m.opts&optNoLedger == 0 {
+		if idx > b.lmask {
+			return 0, corrupt("ledger word %d", idx)
+		}
+		l := b.w[b.slot(slot)+b.layout.led+idx].Load()
+		if ledState(l) == ledFree || ledVer(l) != ver {
+			return codeNothing, nil
+		}
+		p.settle(m)
+	}
+	p.number(m, own)
+	p.serials()
+	if kid>>32 == kidClosing {
+		return codeOK, nil // R4.8: it uses an id, though nobody will read it
+	}
+	q, err := p.queue(slot)
+	if err != nil {
+		return 0, err
+	}
+	if q.msgs+q.flush+1 >= b.qmask {
+		return 0, corrupt("slot %d has no slot for a Status", slot)
+	}
+	p.to = append(p.to[:0], recipient{queueState: q, n: 1})
+	p.send(m, false)
+	return codeOK, nil
+}
+
+func trailing(m uint64) int { return bits.TrailingZeros64(m) }

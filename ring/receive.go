@@ -1,0 +1,250 @@
+package ring
+
+// A Message is one that has been read, in place: its data stays as it is until
+// Release (I7), even if the sender is gone.
+type Message struct {
+	Header
+	c    *Client
+	h    int
+	gen  uint64
+	idx  int
+	held int
+	data []byte
+	size uint64
+}
+
+// Data is the message's data, in the arena, not to be written. It must not be
+// used after Release.
+func (m *Message) Data() []byte { return m.data }
+
+// Release gives the memory back. Any goroutine may call it; only the first call
+// counts.
+func (m *Message) Release() {
+	c := m.c
+	if c == nil {
+		return
+	}
+	m.c, m.data = nil, nil
+	c.letGo(m.h, m.gen, m.idx, m.size, m.held)
+}
+
+func (c *Client) letGo(h int, gen uint64, idx int, size uint64, held int) {
+	c.b.release(h, gen, idx) // cannot fail: the message was checked when it was read
+	if size >= largeBytes {
+		c.b.w[c.s+sBytesOut].Add(size)
+		c.b.wakeSenders()
+	}
+	c.b.w[held].Put(0)
+	c.views.put(held)
+}
+
+// Take takes the first message off the queue, if there is one (R3.4). A message
+// that can't be made sense of is dropped, with ErrCorrupt.
+func (c *Client) Take(m *Message) (bool, error) {
+	c.recvMu.Lock()
+	defer c.recvMu.Unlock()
+	if c.closed.Load() {
+		return false, ErrClosed
+	}
+	held, err := c.views.get()
+	if err != nil {
+		return false, err
+	}
+	word, err := c.pop(held)
+	if err != nil || word == 0 {
+		c.b.w[held].Put(0)
+		c.views.put(held)
+		return false, err
+	}
+	if err := c.read(m, word, held); err != nil {
+		return false, err
+	}
+	c.received++
+	c.b.w[c.s+sReceived].Put(c.received)
+	w := &c.b.w[c.s+sBytesRead]
+	w.Put(w.Load() + uint64(len(m.data)))
+	return true, nil
+}
+
+// pop takes a copy off the lanes; 0 if there is none.
+func (c *Client) pop(held int) (uint64, error) {
+	b, s := c.b, c.s
+	for frozen := 0; ; {
+		r := readWord(b.w[s+sRead].Load())
+		if r.frozen() {
+			// An edit is in progress: finish it, it can't block us.
+			a := b.w[wCur].Load()
+			if curPhase(a) == curIdle || esStamp(curSeq(a)) != r.es() {
+				if frozen++; frozen > 1000 && readWord(b.w[s+sRead].Load()) == r {
+					return 0, corrupt("slot %d is frozen by entry %#x, which is over", c.slot, r.es())
+				}
+				continue
+			}
+			if err := c.recv.help(a); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		var e uint64
+		var next readWord
+		if ud := r.ud(); ud > 0 {
+			e = b.w[s+b.urg+int((ud-1)&b.qmask)].Load()
+			next = makeRead(r.es(), false, ud-1, r.head())
+		} else {
+			if b.w[s+sTail].Load()&(laneMod-1) == r.head() {
+				if readWord(b.w[s+sRead].Load()) != r {
+					continue
+				}
+				if flushed, err := c.flush(); err != nil || !flushed {
+					return 0, err
+				}
+				continue
+			}
+			e = b.w[s+b.lane+int(r.head()&b.qmask)].Load()
+			next = makeRead(r.es(), false, 0, r.head()+1)
+		}
+		b.w[held].Put(uint64(laneHandle(e)))
+		// SYNC E7: the pop. Which lane was right is decided by the same word (T7).
+		if !b.w[s+sRead].CompareAndSwap(uint64(r), uint64(next)) {
+			continue
+		}
+		// Whoever found this queue full before the pop waits: the tail is read
+		// after it, so it counts all that they counted.
+		owing, limit := b.w[s+sOwing].Load()&0xffff, b.w[s+sLimit].Load()&0xffffffff
+		used := (b.w[s+sTail].Load()-next.head())&(laneMod-1) + next.ud() + owing
+		if b.w[s+sKeptTail].Load() != b.w[s+sKeptHead].Load() {
+			if _, err := c.flush(); err != nil {
+				return e, err
+			}
+		}
+		if used+1 >= min(limit, uint64(b.cfg.QueueSlots)) {
+			b.wakeSenders()
+		}
+		return e, nil
+	}
+}
+
+// flush moves kept events into the queue if there is room (R7.4), and tells
+// whether it did.
+func (c *Client) flush() (bool, error) {
+	b := c.b
+	q, err := c.recv.plan.queue(c.slot)
+	if err != nil || q.flush == 0 {
+		return false, err
+	}
+	_, err = c.recv.append(entry{kind: kindFlush, arg: uint64(c.slot), from: c.slot}, true, nil)
+	return err == nil && b != nil, err
+}
+
+// read makes sense of a copy that has been taken off the queue.
+func (c *Client) read(m *Message, word uint64, held int) error {
+	b := c.b
+	v, err := b.view(laneHandle(word))
+	var cw uint64
+	if err == nil && laneIdx(word) >= v.copies {
+		err = corrupt("copy %d of %d of block %d", laneIdx(word), v.copies, v.h)
+	}
+	if err == nil {
+		cw, err = v.copy(laneIdx(word))
+	}
+	if err == nil && copySlot(cw) != c.slot {
+		err = corrupt("block %d: copy %d is not for slot %d", v.h, laneIdx(word), c.slot)
+	}
+	if err != nil {
+		b.w[held].Put(0)
+		c.views.put(held)
+		return err
+	}
+	name := b.bytesAt(v.h, v.dataLen, v.nameLen)
+	interned, ok := c.names[string(name)]
+	if !ok {
+		if len(c.names) >= 1024 {
+			clear(c.names)
+		}
+		interned = string(name)
+		c.names[interned] = interned
+	}
+	*m = Message{
+		Header: Header{
+			ID: MessageID{v.network, uint32(v.serw)}, InReplyTo: unpairID(v.reply),
+			To: v.to, From: v.from,
+			OrigFrom: unpairEnd(b.w[v.at+mOrig].Load()), FinalTo: unpairEnd(b.w[v.at+mFinal].Load()),
+			Flags: v.flags, Name: interned,
+		},
+		c: c, h: v.h, gen: headGen(v.head), idx: laneIdx(word), held: held,
+		data: b.bytesAt(v.h, 0, v.dataLen), size: v.bytes,
+	}
+	if copyRole(cw) == roleReplier && v.flags&WantReply != 0 {
+		m.Flags |= MustReply
+		c.owe(&v, m)
+	}
+	return nil
+}
+
+// owe notes a Request read as Replier: in this process, to answer it, and in its
+// record, for whoever answers for this Ksock should it end (R4.8).
+func (c *Client) owe(v *view, m *Message) {
+	b := c.b
+	slot, idx, ver := ledRefSplit(v.led)
+	if slot >= 1 && slot <= b.cfg.MaxKsocks && idx <= b.lmask {
+		c.readSeq++
+		b.w[b.slot(slot)+b.rec+idx*recWords+recRead].CompareAndSwap(ver<<32, ver<<32|uint64(c.readSeq))
+	}
+	c.owedMu.Lock()
+	c.owed = append(c.owed, owed{m.From, m.ID, v.led})
+	c.owedMu.Unlock()
+}
+
+// Unread is the number of unread messages, with those kept aside (R3.7).
+func (c *Client) Unread() int {
+	b := c.b
+	for {
+		r := readWord(b.w[c.s+sRead].Load())
+		kept := b.w[c.s+sKeptTail].Load() - b.w[c.s+sKeptHead].Load()
+		n := (b.w[c.s+sTail].Load()-r.head())&(laneMod-1) + r.ud() + kept
+		if readWord(b.w[c.s+sRead].Load()) == r {
+			return int(n)
+		}
+	}
+}
+
+// readable tells whether the queue is not empty, kept events that find room
+// included (R3.4).
+func (c *Client) readable() (bool, error) {
+	b := c.b
+	r := readWord(b.w[c.s+sRead].Load())
+	if r.ud() > 0 || b.w[c.s+sTail].Load()&(laneMod-1) != r.head() {
+		return true, nil
+	}
+	if b.w[c.s+sKeptTail].Load() == b.w[c.s+sKeptHead].Load() {
+		return false, nil
+	}
+	c.recvMu.Lock()
+	defer c.recvMu.Unlock()
+	if c.closed.Load() {
+		return false, ErrClosed
+	}
+	return c.flush()
+}
+
+// Poll tries a waiting send, and then tells whether the Ksock is readable and
+// writable (R3.4, R6.5).
+func (c *Client) Poll() (readable, writable bool, err error) {
+	if c.closed.Load() {
+		return false, false, ErrClosed
+	}
+	if c.mode == ReadWrite {
+		if writable, err = c.pollSend(); err != nil {
+			return false, false, err
+		}
+	}
+	readable, err = c.readable()
+	return readable, writable, err
+}
+
+func (c *Client) pollSend() (writable bool, err error) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	err = c.retry()
+	return c.waiting.h == 0, err
+}

@@ -1,0 +1,270 @@
+package ring
+
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A binding as this process knows it.
+type binding struct {
+	cell, slot int
+	kid        uint32
+	replier    bool
+	born       uint64
+	name       string
+}
+
+// tables is this process's copy of the binding tables of one version. It follows
+// the journal of changes, or reads all cells anew if it fell too far behind.
+type tables struct {
+	version uint64
+	cells   map[int]binding
+	byName  map[string][]binding // newest first
+	kids    []uint32             // by slot; 0: not open
+	once    []bool
+	routes  map[string]*route
+}
+
+// A route is whom the messages of one name go to.
+type route struct {
+	version   uint64
+	listeners []uint64 // copies, each Ksock's together, newest binding first
+	replier   binding  // slot 0: none
+	request   []uint64 // the same with the Replier's copy first
+}
+
+func (t *tables) init(b *Bus) {
+	t.kids, t.once = make([]uint32, b.cfg.MaxKsocks+1), make([]bool, b.cfg.MaxKsocks+1)
+	t.reset()
+}
+
+func (t *tables) reset() {
+	t.version, t.cells, t.byName, t.routes = 0, map[int]binding{}, map[string][]binding{}, map[string]*route{}
+}
+
+// Kinds of changes in the journal: version[40] kind[4]@20 index[20].
+const (
+	changeCell = 1
+	changeSlot = 2
+)
+
+func journalWord(version uint64, kind, index int) uint64 {
+	return version<<24 | uint64(kind)<<20 | uint64(index)
+}
+
+// update brings the tables to the version in the region.
+func (b *Bus) update() error {
+	t := &b.tables
+	for {
+		v := b.w[wVer].Load() // SYNC E4 acquire: the cells of that version
+		if v == t.version {
+			return nil
+		}
+		clear(t.routes)
+		if t.version == 0 || v < t.version || v-t.version > journalWords/2 {
+			t.reset()
+			for i := range b.cfg.MaxBindings {
+				b.readCell(i, v)
+			}
+			for s := 1; s <= b.cfg.MaxKsocks; s++ {
+				b.readSlot(s)
+			}
+		} else {
+			for u := t.version + 1; u <= v; u++ {
+				j := b.w[b.journal+int(u%journalWords)].Load()
+				if j>>24 != u&(1<<40-1) {
+					t.version = 0 // overtaken: read everything
+					break
+				}
+				switch i := int(j & 0xfffff); j >> 20 & 15 {
+				case changeCell:
+					if i >= b.cfg.MaxBindings {
+						return corrupt("journal names binding %d", i)
+					}
+					b.readCell(i, v)
+				case changeSlot:
+					if i < 1 || i > b.cfg.MaxKsocks {
+						return corrupt("journal names slot %d", i)
+					}
+					b.readSlot(i)
+				default:
+					return corrupt("journal word %#x", j)
+				}
+			}
+			if t.version == 0 {
+				continue
+			}
+		}
+		t.version = v // the next round looks at what has changed meanwhile
+	}
+}
+
+func (b *Bus) readSlot(s int) {
+	k := b.w[b.slot(s)+sKid].Load()
+	b.tables.kids[s] = 0
+	if k>>32 == kidOpen {
+		b.tables.kids[s] = uint32(k)
+	}
+	b.tables.once[s] = b.w[b.slot(s)+sOnce].Load()&1 != 0
+}
+
+// readCell takes over one binding's cell as of version v. A cell in the making
+// is not of that version: its born word is the first to change and the last.
+func (b *Bus) readCell(i int, v uint64) {
+	t := &b.tables
+	if old, ok := t.cells[i]; ok {
+		delete(t.cells, i)
+		l := slices.DeleteFunc(slices.Clone(t.byName[old.name]), func(x binding) bool { return x.cell == i })
+		if len(l) == 0 {
+			delete(t.byName, old.name)
+		} else {
+			t.byName[old.name] = l
+		}
+	}
+	x, ok := b.cellOf(i, v)
+	if !ok {
+		return
+	}
+	t.cells[i] = x
+	l := append([]binding{x}, t.byName[x.name]...)
+	slices.SortFunc(l, func(a, b binding) int { return int(int64(b.born - a.born)) })
+	t.byName[x.name] = l
+}
+
+func (b *Bus) cellOf(i int, v uint64) (x binding, ok bool) {
+	c := b.layout.cell(i)
+	born := b.w[c+bBorn].Load()
+	died := b.w[c+bDied].Load()
+	if born > v || died <= v {
+		return x, false
+	}
+	info := b.w[c+bInfo].Load()
+	x = binding{cell: i, slot: int(info >> 16 & 0xfff), replier: info>>12&1 != 0, kid: uint32(b.w[c+bKid].Load()), born: born}
+	n := int(info & 0x3ff)
+	if x.slot < 1 || x.slot > b.cfg.MaxKsocks || n < 3 || n > MaxName {
+		return x, false
+	}
+	var name [(MaxName + 7) / 8 * 8]byte
+	for k := range (n + 7) / 8 {
+		w := b.w[c+bName+k].Load()
+		for j := range 8 {
+			name[8*k+j] = byte(w >> (8 * j))
+		}
+	}
+	x.name = string(name[:n])
+	return x, b.w[c+bBorn].Load() == born && CheckBinding(x.name) == nil
+}
+
+// route finds whom a name's messages go to, by the tables as they are now.
+func (b *Bus) route(name string) (*route, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.update(); err != nil {
+		return nil, err
+	}
+	t := &b.tables
+	if r := t.routes[name]; r != nil {
+		return r, nil
+	}
+	if len(t.routes) >= 4096 {
+		clear(t.routes)
+	}
+	r := t.resolve(name)
+	t.routes[strings.Clone(name)] = r
+	return r, nil
+}
+
+// matching calls yield with the bindings of each name that matches: the exact
+// name, `%`, then `*`, the longer string first (R4.3).
+func (t *tables) matching(name string, yield func([]binding)) {
+	yield(t.byName[name])
+	dot := strings.LastIndexByte(name, '.')
+	yield(t.byName[name[:dot+1]+"%"])
+	for ; dot > 0; dot = strings.LastIndexByte(name[:dot], '.') {
+		yield(t.byName[name[:dot+1]+"*"])
+	}
+}
+
+func (t *tables) resolve(name string) *route {
+	r := &route{version: t.version}
+	var all []binding
+	t.matching(name, func(l []binding) {
+		for _, x := range l {
+			switch {
+			case t.kids[x.slot] != x.kid:
+			case !x.replier:
+				all = append(all, x)
+			case r.replier.slot == 0:
+				r.replier = x
+			}
+		}
+	})
+	// Each Ksock's copies together, newest first (R4.6, R4.7).
+	slices.SortFunc(all, func(a, b binding) int {
+		if a.slot != b.slot {
+			return a.slot - b.slot
+		}
+		return int(int64(b.born - a.born))
+	})
+	for i, x := range all {
+		if t.once[x.slot] && i > 0 && all[i-1].slot == x.slot {
+			continue
+		}
+		r.listeners = append(r.listeners, copyWord(x.slot, roleListener, x.cell))
+	}
+	if x := r.replier; x.slot != 0 {
+		r.request = t.first(r.listeners, copyWord(x.slot, roleReplier, x.cell), nil)
+	}
+	return r
+}
+
+// first puts copy c, which its Ksock gets before its Listener's copies, in front.
+func (t *tables) first(listeners []uint64, c uint64, to []uint64) []uint64 {
+	slot := copySlot(c)
+	to = append(to, c)
+	if !t.once[slot] {
+		for _, l := range listeners {
+			if copySlot(l) == slot {
+				to = append(to, l)
+			}
+		}
+	}
+	for _, l := range listeners {
+		if copySlot(l) != slot {
+			to = append(to, l)
+		}
+	}
+	return to
+}
+
+// findKid finds the slot of an open Ksock, 0 if there is none.
+func (b *Bus) findKid(id uint32) int {
+	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+		if b.w[b.slot(s)+sKid].Load() == uint64(kidOpen)<<32|uint64(id) {
+			return s
+		}
+	}
+	return 0
+}
+
+// Replier is the id of the Ksock bound as Replier to exactly this name,
+// wildcards taken literally; 0 if none (R3.7). ENAMETOOLONG if the name is empty
+// or too long (R1.4).
+func (b *Bus) Replier(name string) (uint32, error) {
+	if name == "" || len(name) > MaxName {
+		return 0, unix.ENAMETOOLONG
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.update(); err != nil {
+		return 0, err
+	}
+	for _, x := range b.tables.byName[name] {
+		if x.replier && b.tables.kids[x.slot] == x.kid {
+			return x.kid, nil
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,147 @@
+package ring
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"kbus.internal/shm"
+)
+
+// netInterval bounds every sleep: the last net, for a waker and a supervisor
+// that are both gone at the wrong moment. What it catches is counted.
+const netInterval = 100 * time.Millisecond
+
+// sleepers keeps the words that tell wakers of this Ksock's sleepers: sSleeping,
+// and its bit among those who wait for room. Only sleepers change them (T5).
+type sleepers struct {
+	mu      sync.Mutex
+	b       *Bus
+	slot    int
+	n, room int
+}
+
+func (z *sleepers) init(b *Bus, slot int) { z.b, z.slot = b, slot }
+
+func (z *sleepers) enter(room bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.n++; z.n == 1 {
+		z.b.w[z.b.slot(z.slot)+sSleeping].Store(1) // SYNC E5: before the last look at the queue
+	}
+	if room {
+		if z.room++; z.room == 1 {
+			z.b.waiter(z.slot, true) // SYNC E6: before the last try to send
+		}
+	}
+}
+
+func (z *sleepers) leave(room bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.n--; z.n == 0 {
+		z.b.w[z.b.slot(z.slot)+sSleeping].Store(0)
+	}
+	if room {
+		if z.room--; z.room == 0 {
+			z.b.waiter(z.slot, false)
+		}
+	}
+}
+
+// waiter sets or clears a slot's bit among those who wait for room.
+func (b *Bus) waiter(slot int, on bool) {
+	w, bit := &b.w[wWaiters+slot/64], uint64(1)<<(slot%64)
+	for {
+		old := w.Load()
+		n := old &^ bit
+		if on {
+			n |= bit
+		}
+		if old == n || w.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// WaitReadable returns nil once there is something to read (R3.4), looking spin
+// times before it sleeps. A waiting send is tried whenever it may go on (R6.5,
+// R6.6). Otherwise it returns context.Cause(ctx), ErrClosed, or ErrCorrupt.
+func (c *Client) WaitReadable(ctx context.Context, spin int) error {
+	return c.wait(ctx, spin, func() (bool, error) {
+		r, _, err := c.Poll()
+		return r, err
+	})
+}
+
+// WaitWritable returns nil once no send waits in this Ksock (R3.4), trying it
+// whenever it may go on. A read-only Ksock never is writable.
+func (c *Client) WaitWritable(ctx context.Context) error {
+	return c.wait(ctx, 0, func() (bool, error) {
+		_, w, err := c.Poll()
+		return w, err
+	})
+}
+
+func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
+	b, sig := c.b, &c.b.w[c.s+sSig]
+	var stop func() bool
+	for {
+		if ok, err := ready(); err != nil || ok {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		tail := b.w[c.s+sTail].Load()
+		for i := 0; i < spin; i++ {
+			if b.w[c.s+sTail].Load() != tail {
+				break
+			}
+			shm.Pause(1)
+		}
+		if b.w[c.s+sTail].Load() != tail {
+			continue
+		}
+		if stop == nil && ctx.Done() != nil {
+			stop = context.AfterFunc(ctx, c.nudge)
+			defer stop()
+		}
+		room := c.mode == ReadWrite && c.Waiting()
+		s := sig.Load()
+		c.sleepers.enter(room)
+		ok, err := ready() // SYNC E5, E6: after the flags
+		if ok || err != nil || ctx.Err() != nil || c.closed.Load() {
+			c.sleepers.leave(room)
+			if ok || err != nil {
+				return err
+			}
+			continue
+		}
+		start := time.Now()
+		err = sig.Wait(uint32(s), netInterval)
+		c.sleepers.leave(room)
+		if err != nil {
+			return err
+		}
+		if sig.Load() == s && time.Since(start) >= netInterval {
+			if ok, err := ready(); ok || err != nil {
+				b.w[wNet].Add(1)
+				return err
+			}
+		}
+	}
+}
+
+// nudge ends all sleeps of this Ksock, for their callers to look again.
+func (c *Client) nudge() {
+	c.b.w[c.s+sSig].Add(1)
+	c.b.w[c.s+sSig].Wake()
+}
+
+// Interrupt ends this Client for good: every call returns ErrClosed, now and
+// later. It may be called at any time, also while others wait.
+func (c *Client) Interrupt() {
+	c.closed.Store(true)
+	c.nudge()
+}
