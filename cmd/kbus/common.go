@@ -24,13 +24,13 @@ type where struct {
 // addSocketFlag and addBusFlags add the flags by which commands find a
 // supervisor, and a bus of it.
 func (w *where) addSocketFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&w.socket, "socket", "", "the supervisor's socket (default $KBUS_SOCKET, else "+ksock.DefaultSocket()+")")
+	cmd.Flags().StringVar(&w.socket, "socket", "", "`PATH` of the supervisor's socket (default $KBUS_SOCKET, else "+ksock.DefaultSocket()+")")
 	_ = cmd.MarkFlagFilename("socket")
 }
 
 func (w *where) addBusFlags(cmd *cobra.Command) {
 	w.addSocketFlag(cmd)
-	cmd.Flags().IntVar(&w.bus, "bus", 0, "the bus's number")
+	cmd.Flags().IntVar(&w.bus, "bus", 0, "`number` of the bus")
 }
 
 // path is the socket that the flags, the environment and the default say.

@@ -74,7 +74,7 @@ word); a message that matches two of them comes twice.
 		},
 	}
 	bus.addBusFlags(cmd)
-	cmd.Flags().IntVar(&count, "count", 0, "end after this many messages (default: Ctrl-C)")
+	cmd.Flags().IntVar(&count, "count", 0, "end after `N` messages (default: at Ctrl-C)")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }

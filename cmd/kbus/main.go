@@ -92,7 +92,6 @@ environment variable KBUS_SOCKET, else at a default path for this user.`,
   kbus send '$.Actor.Speak' Ahem             say something
   kbus reply '$.Actor.Ask' --text Yes &      answer questions
   kbus request '$.Actor.Ask' 'Anyone there?' ask one`,
-		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version(),

@@ -72,10 +72,10 @@ error says so.
 		},
 	}
 	bus.addBusFlags(cmd)
-	cmd.Flags().StringVar(&text, "text", "", "answer with this text")
+	cmd.Flags().StringVar(&text, "text", "", "answer with this `TEXT`")
 	cmd.Flags().BoolVar(&echo, "echo", false, "answer with the Request's own data")
-	cmd.Flags().StringVar(&command, "exec", "", "answer with what this command prints")
-	cmd.Flags().IntVar(&count, "count", 0, "end after this many Requests (default: Ctrl-C)")
+	cmd.Flags().StringVar(&command, "exec", "", "answer with what `CMD` prints")
+	cmd.Flags().IntVar(&count, "count", 0, "end after `N` Requests (default: at Ctrl-C)")
 	cmd.MarkFlagsMutuallyExclusive("text", "echo", "exec")
 	cmd.MarkFlagsOneRequired("text", "echo", "exec")
 	return cmd

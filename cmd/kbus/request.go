@@ -66,7 +66,7 @@ bus answers with a Status because the Replier went away.`,
 		},
 	}
 	bus.addBusFlags(cmd)
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait for the answer, such as 500ms (default: for ever)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "`how long` to wait for the answer, such as 500ms (default: for ever)")
 	addJSONFlag(cmd, &asJSON)
 	return cmd
 }

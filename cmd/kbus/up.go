@@ -80,14 +80,14 @@ and leaves its buses in systemd's keeping.`,
 	}
 	at.addSocketFlag(cmd)
 	f := cmd.Flags()
-	f.IntVar(&buses, "buses", 1, "how many buses to start with; they are numbered from 0")
+	f.IntVar(&buses, "buses", 1, "`N`, how many buses to start with; they are numbered from 0")
 	f.Var(&arena, "arena", "memory for the messages of each bus, such as 512M (default 256M)")
 	f.Var(&message, "max-message", "largest message, with its header and name (default 16M)")
-	f.IntVar(&o.Bus.MaxKsocks, "max-ksocks", 0, "most Ksocks on each bus, to 4095 (default 256)")
-	f.StringSliceVar(&users, "allow-user", nil, "admit this user, too (name or number; may be repeated)")
-	f.StringSliceVar(&groups, "allow-group", nil, "admit this group's users, too (name or number; may be repeated)")
-	f.IntVar(&o.KsocksPerUser, "ksocks-per-user", 0, "most Ksocks of one user, on all buses (default: no limit, 128 for other users)")
-	f.IntVar(&o.BindingsPerUser, "bindings-per-user", 0, "most bindings of one user, on all buses (default: no limit, 4096 for other users)")
+	f.IntVar(&o.Bus.MaxKsocks, "max-ksocks", 0, "`most` Ksocks on each bus, to 4095 (default 256)")
+	f.StringSliceVar(&users, "allow-user", nil, "admit this `USER`, too (name or number; may be repeated)")
+	f.StringSliceVar(&groups, "allow-group", nil, "admit this `GROUP`'s users, too (name or number; may be repeated)")
+	f.IntVar(&o.KsocksPerUser, "ksocks-per-user", 0, "`most` Ksocks of one user, on all buses (default: no limit, 128 for other users)")
+	f.IntVar(&o.BindingsPerUser, "bindings-per-user", 0, "`most` bindings of one user, on all buses (default: no limit, 4096 for other users)")
 	f.BoolVarP(&quiet, "quiet", "q", false, "log nothing")
 	return cmd
 }

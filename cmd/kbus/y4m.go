@@ -70,7 +70,7 @@ receivers learn of the end.`,
 		},
 	}
 	bus.addBusFlags(cmd)
-	cmd.Flags().StringVar(&rate, "rate", "", "frames a second, such as 25, 29.97 or 30000/1001 (default: the stream's own)")
+	cmd.Flags().StringVar(&rate, "rate", "", "frames a second (`FPS`), such as 25, 29.97 or 30000/1001 (default: the stream's own)")
 	cmd.Flags().BoolVar(&fast, "fast", false, "keep to no rate, and wait for the slowest Listener")
 	cmd.MarkFlagsMutuallyExclusive("rate", "fast")
 	return cmd
