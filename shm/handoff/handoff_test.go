@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -403,11 +405,10 @@ func TestCancel(t *testing.T) {
 					group[j] = make(chan error)
 					go func() { group[j] <- wait(ctx) }()
 				}
-				if i == 0 {
-					cancel(errTest) // most likely before the waits
-				} else {
-					go cancel(errTest)
+				if i%2 == 0 { // otherwise most likely before the waits
+					awaitGoroutines(t, "[IO wait]", "handoff.(*waiter).wait")
 				}
+				cancel(errTest)
 				for j := range group {
 					if err := <-group[j]; !errors.Is(err, errTest) {
 						t.Errorf("error %v, want the context's cause", err)
@@ -425,6 +426,43 @@ func TestCancel(t *testing.T) {
 	}
 	c.Close()
 	accept(t, l)
+}
+
+// awaitGoroutines returns when a goroutine is in the given state with the given
+// function on its stack.
+func awaitGoroutines(t *testing.T, state, function string) {
+	t.Helper()
+	buf := make([]byte, 1<<20)
+	for {
+		for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+			if strings.Contains(stack, state) && strings.Contains(stack, function) {
+				return
+			}
+		}
+		runtime.Gosched()
+	}
+}
+
+// TestCancelWhenItArrives cancels a Receive at the moment when the packet
+// arrives: it is received then or by the next Receive, which the cancelling of
+// the first one does not touch.
+func TestCancelWhenItArrives(t *testing.T) {
+	a, b := connected(t)
+	for i := range 2000 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { mustSend(t, b, "packet") })
+		wg.Go(func() { cancel(errTest) })
+		packet, _, err := a.Receive(ctx, make([]byte, 100))
+		switch {
+		case errors.Is(err, errTest):
+			mustReceive(t, a, "packet")
+		case err != nil || string(packet) != "packet":
+			t.Fatalf("turn %d: received %q, error %v", i, packet, err)
+		}
+		wg.Wait()
+		cancel(nil)
+	}
 }
 
 func TestCloseEndsWaits(t *testing.T) {
@@ -454,6 +492,7 @@ func TestCloseEndsWaits(t *testing.T) {
 			for range 2 {
 				go func() { done <- c.wait() }()
 			}
+			awaitGoroutines(t, "[IO wait]", "handoff.(*waiter).wait")
 			if err := c.close(); err != nil {
 				t.Error(err)
 			}
@@ -634,6 +673,25 @@ func TestProcessThatIsGone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNumberIsNotBelieved: found by its number, a living process is not the
+// peer when the peer's connection has ended: it may have got the number since.
+func TestNumberIsNotBelieved(t *testing.T) {
+	shmtest.CheckFiles(t)
+	a, b := connected(t)
+	p, err := a.process(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	b.Close()
+	if p, err := a.process(false); !errors.Is(err, ErrGone) {
+		t.Errorf("error %v, want ErrGone", err)
+		if err == nil {
+			p.Close()
+		}
+	}
 }
 
 func TestStartTimeOfStrangeCommand(t *testing.T) {

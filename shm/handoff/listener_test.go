@@ -447,6 +447,9 @@ func TestAcceptWithoutDescriptorsLeft(t *testing.T) {
 				t.Errorf("after the refusal: error %v, want io.EOF", err)
 			}
 		}
+		if lost {
+			awaitGoroutines(t, "[select]", "handoff.pause")
+		}
 		mustSend(t, old, "still here")
 		mustReceive(t, in, "still here")
 		giveBack()
