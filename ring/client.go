@@ -419,7 +419,7 @@ func (c *Client) statusToSelf(errno unix.Errno) error {
 func (c *Client) owedFor(asker uint32, id MessageID) uint64 {
 	c.owedMu.Lock()
 	defer c.owedMu.Unlock()
-	for i := range c.owed {
+	for i := len(c.owed) - 1; i >= 0; i-- { // of equal ones that read last
 		if c.owed[i].asker == asker && c.owed[i].id == id {
 			return c.owed[i].led
 		}

@@ -158,14 +158,10 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		if err != nil {
 			return 0, err
 		}
-		want := r.n
-		if hasLost {
-			r.n = 0
-		} else {
-			r.n = min(r.n, b.cfg.KeptEvents-kept)
+		if hasLost || kept+r.n > b.cfg.KeptEvents { // all its copies or none (R6.1)
+			r.n, r.missed, r.lost = 0, true, !hasLost
+			anyMissed = true
 		}
-		r.missed, r.lost = r.n < want, r.n < want && !hasLost
-		anyMissed = anyMissed || r.missed
 	}
 	p.send(&m, false)
 	if anyMissed {
@@ -180,8 +176,8 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		k := 0
 		for _, r := range p.to {
 			if r.lost {
-				// The copy of the first binding whose event was missed, behind the kept ones.
-				p.to[k] = recipient{queueState: r.queueState, i: r.i + r.n, n: 1, aside: true, keptMore: uint64(r.n)}
+				// The copy of its newest binding, behind what is kept.
+				p.to[k] = recipient{queueState: r.queueState, i: r.i, n: 1, aside: true}
 				k++
 			}
 		}
@@ -193,7 +189,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 }
 
 // keptState counts the events kept for a Ksock, and tells whether it has been
-// given an UnbindEventsLost since all were delivered.
+// given an UnbindEventsLost that it has not got yet: then it is the last.
 func (p *planner) keptState(q *queueState) (events int, lost bool, err error) {
 	b := p.b
 	head := b.w[q.s+sKeptHead].Load()
@@ -202,9 +198,7 @@ func (p *planner) keptState(q *queueState) (events int, lost bool, err error) {
 		if err != nil {
 			return 0, false, err
 		}
-		if m.opts&optLost != 0 {
-			lost = lost || events > 0
-		} else {
+		if lost = m.opts&optLost != 0; !lost {
 			events++
 		}
 	}
@@ -214,7 +208,7 @@ func (p *planner) keptState(q *queueState) (events int, lost bool, err error) {
 // keep plans that copies [i, i+n) of block h are kept aside.
 func (p *planner) keep(r *recipient, h int) {
 	b := p.b
-	tail := b.w[r.s+sKeptTail].Load() + r.keptMore
+	tail := b.w[r.s+sKeptTail].Load()
 	for k := range r.n {
 		pos := tail + uint64(k)
 		at := r.s + b.layout.kept + int(pos&b.kmask)

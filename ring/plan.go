@@ -375,10 +375,9 @@ type recipient struct {
 	queueState
 	i, n   int
 	missed bool
-	// Events only (R7.4): no room, so keep the copies aside, behind keptMore that
-	// the same entry keeps; and whether the loss is to be told.
+	// Events only (R7.4): no room, so keep the copies aside; and whether their loss
+	// is to be told.
 	aside, lost bool
-	keptMore    uint64
 }
 
 // send plans what the recipients in p.to get of a message. The bits come before
