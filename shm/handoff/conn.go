@@ -2,7 +2,7 @@ package handoff
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -207,17 +207,18 @@ func (c *Conn) receive(ctx context.Context, buf []byte) ([]byte, []*os.File, err
 	return buf[:n], files, nil
 }
 
-// descriptors returns all descriptors in control, even with an error.
+// descriptors returns all descriptors in control. Not with unix.ParseUnixRights:
+// it panics at a length that is not a whole number of descriptors.
 func descriptors(control []byte) ([]int, error) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	var fds []int
-	for i := range messages {
-		if messages[i].Header.Level != unix.SOL_SOCKET || messages[i].Header.Type != unix.SCM_RIGHTS {
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_SOCKET || m.Header.Type != unix.SCM_RIGHTS {
 			continue
 		}
-		some, e := unix.ParseUnixRights(&messages[i])
-		fds = append(fds, some...)
-		err = errors.Join(err, e)
+		for data := m.Data; len(data) >= 4; data = data[4:] {
+			fds = append(fds, int(int32(binary.NativeEndian.Uint32(data))))
+		}
 	}
 	return fds, err
 }
