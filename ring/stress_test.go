@@ -1,0 +1,214 @@
+package ring
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestManyAtOnce lets clients, each with a Bus of its own as processes have,
+// send, ask, answer and listen at once. One Listener of everything is the
+// witness: all others must see what they see in its order (R3.5), nobody sees
+// anything twice or torn, and every Request is answered exactly once (R5.6).
+func TestManyAtOnce(t *testing.T) {
+	sd := seed(t)
+	const senders, perSender = 4, 3000
+	w := newWorld(t, Config{MaxKsocks: 12, MaxBindings: 64, ArenaBytes: 8 << 20, QueueSlots: 4096})
+	attach := func(c *Client) *Client {
+		b, err := Attach(w.b.mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := b.Client(c.slot, c.id, c.mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	max := func(c *Client) {
+		if _, err := w.a.SetMaxMessages(c.slot, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var delivered [3][]uint32
+	seen := [3]map[uint32]bool{{}, {}, {}}
+	var slots [3]int
+	var mu sync.Mutex
+	listen := func(i int, names ...string) {
+		k := w.open(ReadOnly)
+		slots[i] = k.slot
+		var over atomic.Bool
+		max(k)
+		for _, n := range names {
+			w.bind(k, n, false)
+		}
+		k = attach(k)
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for {
+				var m Message
+				ok, err := k.Take(&m)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !ok {
+					if over.Load() {
+						return
+					}
+					if err := k.WaitReadable(ctx, 100); err != nil {
+						over.Store(true)
+					}
+					continue
+				}
+				if n := len(m.data); n < 4 || crc32.ChecksumIEEE(m.data[4:]) != binary.LittleEndian.Uint32(m.data) {
+					t.Errorf("message %v of %d bytes is torn", m.ID, n)
+				}
+				mu.Lock()
+				if !seen[i][m.ID.Serial] && m.Flags&Urgent == 0 {
+					delivered[i] = append(delivered[i], m.ID.Serial)
+				} else if seen[i][m.ID.Serial] {
+					t.Errorf("message %v came twice", m.ID)
+				}
+				seen[i][m.ID.Serial] = true
+				mu.Unlock()
+				m.Release()
+			}
+		}()
+	}
+	listen(0, "$.*")
+	listen(1, "$.Say", "$.Ask")
+	listen(2, "$.%")
+	rep := w.open(ReadWrite)
+	max(rep)
+	w.bind(rep, "$.Ask", true)
+	rep = attach(rep)
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for {
+			var m Message
+			ok, err := rep.Take(&m)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if !ok {
+				if rep.WaitReadable(ctx, 100) != nil {
+					return
+				}
+				continue
+			}
+			_, err = rep.Send(&Header{Name: "$.Re", To: m.From, InReplyTo: m.ID}, m.Data())
+			if err != nil {
+				t.Error("reply:", err)
+			}
+			m.Release()
+		}
+	}()
+	var answers, sent atomic.Int64
+	var senderWG sync.WaitGroup
+	for i := range senders {
+		k := attach(w.open(ReadWrite))
+		senderWG.Add(1)
+		go func() {
+			defer senderWG.Done()
+			r := rand.New(rand.NewPCG(sd, uint64(i)))
+			buf := make([]byte, 20000)
+			for n := range perSender {
+				size := 4 + r.IntN(200)
+				if r.IntN(50) == 0 {
+					size = 4 + r.IntN(len(buf)-4)
+				}
+				d := buf[:size]
+				for j := 4; j < size; j += 7 {
+					d[j] = byte(r.Uint32())
+				}
+				binary.LittleEndian.PutUint32(d, crc32.ChecksumIEEE(d[4:]))
+				h := Header{Name: "$.Say"}
+				if r.IntN(10) == 0 {
+					h.Flags = Urgent
+				}
+				ask := n%4 == 0
+				if ask {
+					h = Header{Name: "$.Ask", Flags: WantReply}
+				} else {
+					h.Flags |= AllOrWait
+				}
+				for {
+					_, err := k.Send(&h, d)
+					if errors.Is(err, unix.EAGAIN) {
+						if err := k.WaitWritable(ctx); err != nil {
+							t.Error(err)
+							return
+						}
+						err = nil
+					}
+					if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EBUSY) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					break
+				}
+				sent.Add(1)
+				if !ask {
+					continue
+				}
+				for {
+					var m Message
+					ok, err := k.Take(&m)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if ok {
+						answers.Add(1)
+						m.Release()
+						break
+					}
+					if err := k.WaitReadable(ctx, 100); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		}()
+	}
+	senderWG.Wait()
+	cancel()
+	wg.Wait()
+	if answers.Load() != senders*perSender/4 {
+		t.Errorf("%d answers to %d Requests", answers.Load(), senders*perSender/4)
+	}
+	missed := func(i int) int { return int(w.b.w[w.b.slot(slots[i])+sMissed].Load()) }
+	for i, want := range []int64{sent.Load() + answers.Load(), sent.Load(), sent.Load() + answers.Load()} {
+		if len(seen[i])+missed(i) != int(want) {
+			t.Errorf("Listener %d heard %d and missed %d of %d", i, len(seen[i]), missed(i), want)
+		}
+		for j := 1; j < len(delivered[i]); j++ {
+			if delivered[i][j] < delivered[i][j-1] {
+				t.Errorf("Listener %d heard %d after %d", i, delivered[i][j], delivered[i][j-1])
+				break
+			}
+		}
+	}
+	w.leaks(0)
+	t.Logf("%d sent, %d answered; heard %d, %d, %d", sent.Load(), answers.Load(), len(delivered[0]), len(delivered[1]), len(delivered[2]))
+	if n := w.b.NetCatches(); n != 0 {
+		t.Errorf("%d wake-ups were lost but for the timeout", n)
+	}
+}
