@@ -290,8 +290,10 @@ func TestUnmappingWaitsForTheLastUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !m.Retain() || !m.Retain() {
-		t.Fatal("no reference before Close")
+	for range 2 {
+		if !m.Retain() {
+			t.Fatal("no reference before Close")
+		}
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
