@@ -61,7 +61,8 @@ func (k *Ksock) Replier(name string) (uint32, error) {
 	if k.end != nil {
 		return 0, k.fail("ask for the Replier of", name, forOther, k.end)
 	}
-	return k.m.bus.Replier(name), nil
+	id, err := k.m.bus.Replier(name)
+	return id, k.fail("ask for the Replier of", name, forOther, err)
 }
 
 // MaxMessages is how many unread messages the Ksock's queue holds (R3.2).
@@ -71,7 +72,7 @@ func (k *Ksock) MaxMessages() (uint32, error) {
 	if k.end != nil {
 		return 0, k.fail("ask for max_messages", "", forOther, k.end)
 	}
-	return uint32(k.c.MaxMessages()), nil
+	return k.c.MaxMessages(), nil
 }
 
 // SetMaxMessages sets how many unread messages the Ksock's queue holds and

@@ -10,21 +10,24 @@ import (
 
 // call is one Request of a Call that is not answered yet.
 type call struct {
-	id      MessageID
-	cancel  context.CancelFunc // ends the caller's waiting
-	answer  *Message           // guarded by rmu
-	dropped bool               // nobody waits for the answer any more
+	id     MessageID
+	cancel context.CancelFunc // ends the caller's waiting
+
+	// Guarded by rmu.
+	sent    bool // not waiting to be sent any more
+	answer  *Message
+	dropped bool // nobody waits for the answer any more
 }
 
 // Call sends a Request (m is made one if it is not) and waits for its Reply. It
 // waits as [Ksock.Send] does if the Request has to wait for room. A Status makes
 // it fail with a [*StatusError]; other errors are those of Send and Next.
 //
-// Other messages are not lost meanwhile: those that a Call has to take from the
-// queue to get at the Reply are handed out by the next reads, in their order,
-// and count in [Ksock.Unread]. But their places in the queue are free again
-// (R3.3), so somebody else has to read if many come; when as many as
-// [Ksock.MaxMessages] lie there, the next Call fails with ErrNoReplyRoom.
+// Other messages stay queued meanwhile. Those before the Reply have to be taken
+// from the queue to get at it: they are handed out by the next reads, in their
+// order, and count in [Ksock.Unread], but their places in the queue are free
+// again (R3.3), and an unbind does not remove them. A Call for which as many of
+// them lie there already as the queue would hold fails with ErrNoReplyRoom.
 //
 // Any number of goroutines may Call at once, and read beside. When ctx ends
 // first, the Request is not taken back; its answer is dropped when it comes.
@@ -58,11 +61,14 @@ func (k *Ksock) call(ctx context.Context, o outgoing) (*Message, error) {
 			continue
 		}
 		if err == error(unix.EAGAIN) && sending != nil {
-			if err = k.drain(ctx, sending); err != nil {
-				k.forget(c)
+			if err = k.drain(ctx, sending); err == nil {
+				k.rmu.Lock()
+				c.sent = true
+				k.rmu.Unlock()
 			}
 		}
 		if err != nil {
+			k.forget(c)
 			return nil, err
 		}
 		return k.awaitAnswer(ctx, waiting, c)
@@ -77,32 +83,30 @@ func (k *Ksock) ask(c *call, o outgoing, sending *waitingSend) error {
 	if k.end != nil {
 		return k.end
 	}
-	if len(k.kept) >= k.c.MaxMessages() {
+	if uint64(len(k.kept)) >= uint64(k.c.MaxMessages()) {
 		return unix.ENOLCK
 	}
 	id, err := k.transmit(o, sending)
 	if err == nil || err == error(unix.EAGAIN) && sending != nil {
-		c.id = id
+		c.id, c.sent = id, err == nil
 		k.calls = append(k.calls, c)
 	}
 	return err
 }
 
-// awaitAnswer reads until c has its answer. waiting ends when it has, or with ctx.
+// awaitAnswer waits until c has its answer. waiting ends when it has, or with ctx.
 func (k *Ksock) awaitAnswer(ctx, waiting context.Context, c *call) (*Message, error) {
 	for {
-		select {
-		case k.lead <- struct{}{}:
-		case <-waiting.Done():
-			return k.answerOf(ctx, c)
-		case <-k.life.Done():
-			return nil, k.ended()
+		err := k.follow(waiting)
+		if err == nil {
+			if err = k.pass(); err == nil && waiting.Err() == nil {
+				err = k.wait(func() error { return k.c.WaitUntil(waiting, k.spin, k.goOn) })
+				if err == nil {
+					err = k.pass()
+				}
+			}
+			<-k.lead
 		}
-		err := k.pass(c)
-		if err == nil && waiting.Err() == nil {
-			err = k.wait(func() error { return k.c.WaitReadable(waiting, k.spin) })
-		}
-		<-k.lead
 		if waiting.Err() != nil {
 			return k.answerOf(ctx, c)
 		}
@@ -113,40 +117,72 @@ func (k *Ksock) awaitAnswer(ctx, waiting context.Context, c *call) (*Message, er
 	}
 }
 
-// pass takes what is in the queue until c has its answer, and keeps the rest.
-// Only the leader calls it, so nobody sleeps in the bus who would miss what is
-// kept: the next leader looks.
-func (k *Ksock) pass(c *call) error {
+// goOn tells the leader of a Call to look at the queue, or to let another do it:
+// something is there, and it is, or lies before, an answer, or somebody waits
+// for it.
+func (k *Ksock) goOn() (bool, error) {
+	readable, _, err := k.c.Poll()
+	if err != nil || !readable {
+		return false, err
+	}
+	if k.readers.Load() > 0 {
+		return true, nil
+	}
+	k.rmu.Lock()
+	defer k.rmu.Unlock()
+	return k.answered(), nil
+}
+
+// answered tells whether an answer to a Call is in the queue, or will be at
+// once. rmu is held.
+func (k *Ksock) answered() bool {
+	for i, c := range k.calls {
+		if !c.sent {
+			continue
+		}
+		n := 1 // Calls of that id so far
+		for _, other := range k.calls[:i] {
+			if other.sent && other.id == c.id {
+				n++
+			}
+		}
+		if k.c.Outstanding(c.id) < n {
+			return true
+		}
+	}
+	return false
+}
+
+// pass hands out the answers that are in the queue, and keeps what lies before
+// them. Only the leader calls it: nobody sleeps in the bus who would not hear of
+// what is kept, and the next leader looks.
+func (k *Ksock) pass() error {
 	k.rmu.Lock()
 	defer func() {
 		k.rmu.Unlock()
 		k.file.refresh(k)
 	}()
-	for c.answer == nil {
-		if k.end != nil {
-			return k.end
-		}
-		m, err := k.c.Take()
-		if err != nil || m == nil {
+	var m ring.Message
+	for k.end == nil && k.answered() {
+		if ok, err := k.c.Take(&m); err != nil || !ok {
 			return err
 		}
-		if !k.answer(m) {
-			k.kept = append(k.kept, copyOf(m))
+		if !k.answer(&m) {
+			k.kept = append(k.kept, copyOf(&m))
 			m.Release()
 		}
 	}
-	return nil
+	return k.end
 }
 
 // answer hands m to the Call that it answers, and releases it; false if there is
 // none. rmu is held.
 func (k *Ksock) answer(m *ring.Message) bool {
-	h := m.Header()
-	if h.InReplyTo == (MessageID{}) || h.To != k.id {
+	if m.InReplyTo == (MessageID{}) || m.To != k.id {
 		return false
 	}
 	for i, c := range k.calls {
-		if c.id != h.InReplyTo {
+		if c.id != m.InReplyTo {
 			continue
 		}
 		k.calls = append(k.calls[:i], k.calls[i+1:]...)

@@ -175,9 +175,6 @@ func meaning(k kind, err error) error {
 	}
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
-		if errors.Is(err, ring.ErrGone) {
-			return ErrGone
-		}
 		return err
 	}
 	c, ok := conditions[errno].(*condition)

@@ -133,10 +133,10 @@ func (f *file) update(k *Ksock) {
 func (f *file) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.over = true
-	if f.event != nil {
+	if f.event != nil && !f.over {
 		f.stop()
 		f.event.Signal()
 		f.event.Close()
 	}
+	f.over = true
 }

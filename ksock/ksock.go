@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +50,6 @@ type Ksock struct {
 	m        *mapping
 	c        *ring.Client
 
-	// refs counts what needs the mapping: 1 for the open Ksock, and one for each
-	// Loan and View that is not given back. Whoever brings it to 0 unmaps.
-	refs atomic.Int64
 	// life ends, with the reason, when the Ksock is closed or gone.
 	life context.Context
 	stop context.CancelCauseFunc
@@ -62,14 +60,24 @@ type Ksock struct {
 
 	smu     sync.Mutex   // the sending side
 	sending *waitingSend // nil: no Send waits
+	loans   int          // not used up
+	lent    []*loan      // used up, to be used again
 
 	rmu   sync.Mutex // the reading side
 	kept  []*Message // taken from the queue by Calls, in order, not handed out yet
 	calls []*call    // Requests of Calls that are not answered
-	lead  chan struct{}
+	views int        // not released
+	free  []*taken   // released, to be used again
 
-	// end is why no operation can be done any more; set with rmu and smu held.
-	end error
+	// lead is full while a goroutine, the leader, may wait for messages.
+	lead    chan struct{}
+	readers atomic.Int32 // that wait, or are about to, for any message
+
+	// end is why no operation can be done any more. It and the next two are set
+	// with rmu and smu held.
+	end      error
+	closed   bool // by Close
+	unmapped bool
 
 	file    file
 	iterErr atomic.Pointer[error]
@@ -132,7 +140,6 @@ func open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
 		link.Close()
 		return nil, err
 	}
-	k.refs.Store(1)
 	go k.watch()
 	return k, nil
 }
@@ -154,22 +161,20 @@ func (k *Ksock) watch() {
 	k.shut(&detail{ErrGone.(*condition), fmt.Errorf("%w: %w", ErrGone, err)})
 }
 
-// shut ends all operations, now and in the future, with err; the first one counts.
+// shut ends all operations, now and in the future, with err; the first one
+// counts. When it returns nobody uses the region but for Views and Loans.
 func (k *Ksock) shut(err error) {
 	k.rmu.Lock()
 	k.smu.Lock()
-	first := k.end == nil
-	if first {
+	if k.end == nil {
 		k.end = err
 		k.stop(err)
 		k.c.Interrupt()
 	}
 	k.smu.Unlock()
 	k.rmu.Unlock()
-	if first {
-		k.waits.Wait()
-		k.file.close()
-	}
+	k.waits.Wait()
+	k.file.close()
 }
 
 // Close closes the Ksock (R4.8): who waits in one of its methods gets
@@ -177,24 +182,49 @@ func (k *Ksock) shut(err error) {
 // read, and a send that was waiting, vanish; Requests that it has not answered
 // are answered by Statuses. Close may be repeated.
 //
-// Views and Loans stay valid until they are released, and the bus counts the
-// Ksock as open until then: the last Release finishes what Close began.
+// Views and Loans stay valid until they are released; so long the Ksock's place
+// on the bus, one of those that the bus was made for, is not free for another.
 func (k *Ksock) Close() error {
 	k.closing.Do(func() {
 		k.shut(ErrClosed)
-		k.unref()
+		k.rmu.Lock()
+		k.smu.Lock()
+		k.closed = true
+		inUse := k.views + k.loans
+		k.smu.Unlock()
+		k.rmu.Unlock()
+		if inUse > 0 {
+			// The end of the connection is what frees the slot and all that it holds
+			// in place, so it has to wait; the rest of R4.8 need not.
+			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			defer cancel()
+			if _, err := k.link.Call(ctx, &control.Request{Op: control.OpClose}); err != nil {
+				k.log.Warn("closed without the supervisor's answer", "err", err)
+			}
+		}
+		k.finish()
 	})
 	return nil
 }
 
-// unref drops one reference to the mapping; the last one unmaps, and then tells
-// the supervisor, who may give the slot to another from that moment.
-func (k *Ksock) unref() {
-	if k.refs.Add(-1) == 0 {
-		k.m.release()
-		if err := k.link.Close(); err != nil {
-			k.log.Warn("closed without the supervisor's answer", "err", err)
-		}
+// closeTimeout is how long Close waits for a supervisor that does not answer.
+const closeTimeout = 2 * time.Second
+
+// finish unmaps once nothing needs the mapping, and then ends the connection:
+// from that moment the slot may be another's.
+func (k *Ksock) finish() {
+	k.rmu.Lock()
+	k.smu.Lock()
+	now := k.closed && !k.unmapped && k.views == 0 && k.loans == 0
+	k.unmapped = k.unmapped || now
+	k.smu.Unlock()
+	k.rmu.Unlock()
+	if !now {
+		return
+	}
+	k.m.release()
+	if err := k.link.Close(); err != nil {
+		k.log.Warn("closed without the supervisor's answer", "err", err)
 	}
 }
 
@@ -217,7 +247,7 @@ func (k *Ksock) wait(fn func() error) error {
 	k.rmu.Unlock()
 	defer k.waits.Done()
 	err := fn()
-	if errors.Is(err, os.ErrClosed) {
+	if errors.Is(err, ring.ErrClosed) {
 		return k.ended()
 	}
 	return err

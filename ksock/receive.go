@@ -10,23 +10,23 @@ import (
 
 // Next takes the first message of the queue, waiting for one if there is none;
 // the Message is the caller's own copy. Errors: ErrClosed, ErrGone, ErrCorrupt,
-// ctx's cause.
+// ENOBUFS if more than a thousand Views are held, ctx's cause.
 func (k *Ksock) Next(ctx context.Context) (*Message, error) {
-	t, err := k.next(ctx)
+	v, err := k.next(ctx)
 	if err != nil {
 		return nil, k.fail("receive", "", forOther, err)
 	}
-	return t.own(), nil
+	return v.own(), nil
 }
 
 // TryNext takes the first message of the queue; nil if there is none. The
 // Message is the caller's own copy.
 func (k *Ksock) TryNext() (*Message, error) {
-	t, err := k.tryNext()
-	if err != nil {
+	v, err := k.tryNext()
+	if err != nil || v.t == nil {
 		return nil, k.fail("receive", "", forOther, err)
 	}
-	return t.own(), nil
+	return v.own(), nil
 }
 
 // Messages gives the messages of the queue as they come, each the caller's own,
@@ -88,111 +88,104 @@ func (k *Ksock) ends(err error) {
 	k.iterErr.Store(&err)
 }
 
-// taken is what came from the queue: a message in place, one that a Call has
-// copied before, or nothing.
-type taken struct {
-	m    *ring.Message
-	kept *Message
-	k    *Ksock
-}
-
-func (t taken) none() bool { return t.m == nil && t.kept == nil }
-
-// own makes t the caller's own message and gives the place back; nil for nothing.
-func (t taken) own() *Message {
-	if t.m == nil {
-		return t.kept
-	}
-	m := copyOf(t.m)
-	t.m.Release()
-	t.k.unref()
-	return m
-}
-
-func copyOf(m *ring.Message) *Message {
-	return &Message{Header: m.Header(), Data: append([]byte(nil), m.Data()...)}
-}
-
-// tryNext takes the first message. A message in place holds a reference.
-func (k *Ksock) tryNext() (taken, error) {
+// tryNext takes the first message; a View of nothing if there is none.
+func (k *Ksock) tryNext() (View, error) {
 	k.rmu.Lock()
-	t, err := k.takeLocked()
-	if t.m != nil {
-		k.refs.Add(1)
-	}
+	v, err := k.take()
 	k.rmu.Unlock()
 	k.file.refresh(k)
-	return t, err
+	return v, err
 }
 
-// takeLocked takes the first message that answers no Call. rmu is held.
-func (k *Ksock) takeLocked() (taken, error) {
+// take takes the first message that answers no Call. rmu is held.
+func (k *Ksock) take() (View, error) {
 	if k.end != nil {
-		return taken{}, k.end
+		return View{}, k.end
+	}
+	var t *taken
+	if n := len(k.free); n > 0 {
+		t, k.free = k.free[n-1], k.free[:n-1]
+	} else {
+		t = &taken{k: k}
 	}
 	if len(k.kept) > 0 {
-		m := k.kept[0]
-		k.kept[0] = nil
+		t.kept, k.kept[0] = k.kept[0], nil
 		k.kept = k.kept[1:]
-		return taken{kept: m, k: k}, nil
+		k.views++
+		return View{t, t.turn}, nil
 	}
 	for {
-		m, err := k.c.Take()
-		if err != nil || m == nil {
-			return taken{}, err
+		ok, err := k.c.Take(&t.m)
+		if err != nil || !ok {
+			k.free = append(k.free, t)
+			return View{}, err
 		}
-		if len(k.calls) == 0 || !k.answer(m) {
-			return taken{m: m, k: k}, nil
+		if len(k.calls) == 0 || !k.answer(&t.m) {
+			k.views++
+			return View{t, t.turn}, nil
 		}
 	}
 }
 
 // next is tryNext with waiting. One goroutine at a time waits in the bus, the
 // leader; the others wait for its turn.
-func (k *Ksock) next(ctx context.Context) (taken, error) {
-	if t, err := k.tryNext(); err != nil || !t.none() {
-		return t, err
+func (k *Ksock) next(ctx context.Context) (View, error) {
+	if v, err := k.tryNext(); err != nil || v.t != nil {
+		return v, err
+	}
+	// A Call that leads wakes up for readers only, so the look that finds nothing
+	// comes after they are counted.
+	k.readers.Add(1)
+	defer k.readers.Add(-1)
+	if v, err := k.tryNext(); err != nil || v.t != nil {
+		return v, err
 	}
 	for {
-		select {
-		case k.lead <- struct{}{}:
-		default:
-			select {
-			case k.lead <- struct{}{}:
-			case <-ctx.Done():
-				return taken{}, context.Cause(ctx)
-			case <-k.life.Done():
-				return taken{}, k.ended()
-			}
+		if err := k.follow(ctx); err != nil {
+			return View{}, err
 		}
 		// What a Call has kept does not make the queue readable: look first.
-		t, err := k.tryNext()
-		if err == nil && t.none() {
+		v, err := k.tryNext()
+		if err == nil && v.t == nil {
 			err = k.wait(func() error { return k.c.WaitReadable(ctx, k.spin) })
+			if err == nil {
+				v, err = k.tryNext()
+			}
 		}
 		<-k.lead
-		if err != nil || !t.none() {
-			return t, err
+		if err != nil || v.t != nil {
+			return v, err
 		}
-		if t, err := k.tryNext(); err != nil || !t.none() {
-			return t, err
-		}
+	}
+}
+
+// follow makes the caller the leader: it has k.lead to empty again.
+func (k *Ksock) follow(ctx context.Context) error {
+	select {
+	case k.lead <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case k.lead <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-k.life.Done():
+		return k.ended()
 	}
 }
 
 // WaitReadable waits until there is something to read (R3.4).
 func (k *Ksock) WaitReadable(ctx context.Context) error {
-	if k.keeps() {
+	k.rmu.Lock()
+	kept := len(k.kept)
+	k.rmu.Unlock()
+	if kept > 0 {
 		return nil
 	}
 	err := k.wait(func() error { return k.c.WaitReadable(ctx, k.spin) })
 	return k.fail("wait", "", forOther, err)
-}
-
-func (k *Ksock) keeps() bool {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
-	return len(k.kept) > 0
 }
 
 // Unread is the number of unread messages, with those that are kept aside for
@@ -215,4 +208,113 @@ func (k *Ksock) Unreplied() (int, error) {
 		return 0, k.fail("ask for unanswered Requests", "", forOther, k.end)
 	}
 	return k.c.Unreplied(), nil
+}
+
+// taken is a message taken from the queue, in place or copied by a Call. It is
+// used again when it is released; turn tells the uses apart. Guarded by rmu, but
+// for reading what it holds between take and release.
+type taken struct {
+	k    *Ksock
+	turn uint64
+	m    ring.Message
+	kept *Message
+}
+
+// A View is a message received, read where it lies in the bus's memory (R9.1).
+// It does not change until it is released; so long the memory is of use to nobody
+// else. It may be copied and handed on, and is released once; afterwards it is empty.
+type View struct {
+	t    *taken
+	turn uint64
+}
+
+// View takes the first message of the queue in place, waiting for one if there
+// is none. Errors: those of [Ksock.Next].
+func (k *Ksock) View(ctx context.Context) (View, error) {
+	v, err := k.next(ctx)
+	if err != nil {
+		return View{}, k.fail("receive", "", forOther, err)
+	}
+	return v, nil
+}
+
+// TryView takes the first message of the queue in place; false if there is none.
+func (k *Ksock) TryView() (View, bool, error) {
+	v, err := k.tryNext()
+	if err != nil {
+		return View{}, false, k.fail("receive", "", forOther, err)
+	}
+	return v, v.t != nil, nil
+}
+
+// Header is the message's header. It may be kept beyond Release.
+func (v View) Header() Header {
+	switch {
+	case v.t == nil || v.t.turn != v.turn:
+		return Header{}
+	case v.t.kept != nil:
+		return v.t.kept.Header
+	}
+	return v.t.m.Header
+}
+
+// Data is the message's data in place: valid until Release, and not to be written to.
+func (v View) Data() []byte {
+	switch {
+	case v.t == nil || v.t.turn != v.turn:
+		return nil
+	case v.t.kept != nil:
+		return v.t.kept.Data
+	}
+	return v.t.m.Data()
+}
+
+// Message is a copy of the message that is the caller's own.
+func (v View) Message() *Message {
+	return &Message{Header: v.Header(), Data: append([]byte(nil), v.Data()...)}
+}
+
+// MustReply tells whether whoever read this copy is to reply to it.
+func (v View) MustReply() bool {
+	h := v.Header()
+	return h.Flags&(WantReply|MustReply) == WantReply|MustReply
+}
+
+// Release gives the memory back. Only the first Release of a View counts.
+func (v View) Release() {
+	if v.t == nil {
+		return
+	}
+	k := v.t.k
+	k.rmu.Lock()
+	if v.t.turn != v.turn {
+		k.rmu.Unlock()
+		return
+	}
+	v.t.turn++
+	if v.t.kept == nil {
+		v.t.m.Release()
+	}
+	v.t.kept = nil
+	k.free = append(k.free, v.t)
+	k.views--
+	last := k.views == 0 && k.end != nil
+	k.rmu.Unlock()
+	if last {
+		k.finish()
+	}
+}
+
+// own makes v the caller's own message and releases it.
+func (v View) own() *Message {
+	m := v.t.kept
+	if m == nil {
+		m = v.Message()
+	}
+	v.Release()
+	return m
+}
+
+func copyOf(m *ring.Message) *Message {
+	return &Message{Header: m.Header, Data: append([]byte(nil), m.Data()...)}
 }

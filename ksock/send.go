@@ -2,10 +2,9 @@ package ksock
 
 import (
 	"context"
+	"errors"
 
 	"golang.org/x/sys/unix"
-
-	"kbus.internal/ring"
 )
 
 // Send sends a message and returns the id that it went out under; it copies the
@@ -58,7 +57,9 @@ func (k *Ksock) Discard() error {
 	if k.end != nil {
 		return k.fail("discard", "", forOther, k.end)
 	}
-	if k.c.Discard() && k.sending != nil {
+	if k.sending == nil {
+		k.c.Discard()
+	} else if k.c.Withdraw(k.sending.id) {
 		k.sending.err = ErrDiscarded
 	}
 	return nil
@@ -81,21 +82,23 @@ func (k *Ksock) Poll() (readable, writable bool, err error) {
 // WaitWritable waits until no message waits in this Ksock, trying to send it
 // whenever there is a chance (R6.5, R6.6). A read-only Ksock never is writable.
 func (k *Ksock) WaitWritable(ctx context.Context) error {
-	err := k.wait(func() error { return k.c.WaitWritable(ctx, k.spin) })
+	err := k.wait(func() error { return k.c.WaitWritable(ctx) })
 	return k.fail("wait to send", "", forOther, err)
 }
 
 // outgoing is a message on its way out: its data is copied, or is a Loan's.
 type outgoing struct {
-	h    *Header
-	data []byte
-	loan *ring.Loan
+	h       *Header
+	data    []byte
+	loan    Loan
+	inPlace bool
 }
 
 // waitingSend is the Send that waits until its message has left the Ksock.
 type waitingSend struct {
 	over chan struct{} // closed when it has, or was given up
-	err  error         // why it will not go out; guarded by smu
+	id   MessageID
+	err  error // why it will not go out; guarded by smu
 }
 
 // transmit hands o to the bus. If it then waits in this Ksock, sending is what
@@ -105,21 +108,31 @@ func (k *Ksock) transmit(o outgoing, sending *waitingSend) (id MessageID, err er
 	switch {
 	case k.end != nil:
 		err = k.end
-	case o.loan != nil:
-		id, err = k.c.SendLoan(o.h, o.loan)
+	case o.inPlace:
+		id, err = k.sendLoan(o.h, o.loan)
 	default:
 		id, err = k.c.Send(o.h, o.data)
 	}
-	waits := err == error(unix.EAGAIN)
-	if waits && sending != nil {
-		k.sending = sending
-	}
-	if o.loan != nil && (waits || err == nil) {
-		k.refs.Add(-1) // the Loan is used up; the open Ksock still holds its own
+	if sending != nil && err == error(unix.EAGAIN) {
+		sending.id, k.sending = id, sending
 	}
 	k.smu.Unlock()
 	return id, err
 }
+
+// sendLoan sends what is in place. smu is held.
+func (k *Ksock) sendLoan(h *Header, l Loan) (MessageID, error) {
+	if l.l == nil || l.l.k != k || l.l.turn != l.turn {
+		return MessageID{}, &detail{ErrInvalid.(*condition), errUsedUp}
+	}
+	id, err := k.c.SendLoan(h, &l.l.l)
+	if err == nil || err == error(unix.EAGAIN) {
+		k.usedUp(l.l)
+	}
+	return id, err
+}
+
+var errUsedUp = errors.New("the Loan is used up, or another Ksock's")
 
 // deliver is transmit, and the waiting that it may need.
 func (k *Ksock) deliver(ctx context.Context, o outgoing) (MessageID, error) {
@@ -178,7 +191,7 @@ func (k *Ksock) behind(ctx context.Context) (bool, error) {
 // drain waits until this goroutine's message has left the Ksock; the end of ctx
 // discards it.
 func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
-	err := k.wait(func() error { return k.c.WaitWritable(ctx, k.spin) })
+	err := k.wait(func() error { return k.c.WaitWritable(ctx) })
 	k.smu.Lock()
 	defer k.smu.Unlock()
 	k.sending = nil
@@ -186,7 +199,7 @@ func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
 	switch {
 	case sending.err != nil:
 		return sending.err
-	case err != nil && k.end == nil && !k.c.Discard():
+	case err != nil && k.end == nil && !k.c.Withdraw(sending.id):
 		return nil // it went out just before
 	}
 	return err
@@ -218,5 +231,5 @@ func (k *Ksock) LastSent() (MessageID, error) {
 func (k *Ksock) Pending() bool {
 	k.smu.Lock()
 	defer k.smu.Unlock()
-	return k.end == nil && k.c.Pending()
+	return k.end == nil && k.c.Waiting()
 }

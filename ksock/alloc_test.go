@@ -1,0 +1,102 @@
+package ksock_test
+
+import (
+	"testing"
+
+	"kbus.internal/ksock"
+)
+
+// I8: sending and receiving in place allocates nothing on the Go heap.
+func TestInPlaceAllocatesNothing(t *testing.T) {
+	s := setStage(t)
+	a, l := s.open(), s.listener("$.Video.Frame")
+	h := &ksock.Header{Name: "$.Video.Frame"}
+	for _, size := range []int{0, 64, 4096, 200_000} {
+		n := testing.AllocsPerRun(1000, func() { inPlace(t, s, a, l, h, size) })
+		s.want("allocations", n, 0.0)
+	}
+}
+
+func inPlace(t testing.TB, s *stage, a, l *actor, h *ksock.Header, size int) {
+	loan, err := a.Loan(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if size > 0 {
+		loan.Data()[0], loan.Data()[size-1] = 1, 2
+	}
+	if _, err := a.SendLoan(s.ctx, h, loan); err != nil {
+		t.Fatal(err)
+	}
+	v, err := l.View(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := v.Data(); len(d) != size || size > 0 && d[0] != 1 || v.Header().Name != h.Name {
+		t.Fatal("not what was sent")
+	}
+	v.Release()
+}
+
+// I8 for a Request and its Reply.
+func TestRequestsInPlaceAllocateNothing(t *testing.T) {
+	s := setStage(t)
+	a, r := s.open(), s.replier("$.R")
+	h := &ksock.Header{Name: "$.R", Flags: ksock.WantReply}
+	n := testing.AllocsPerRun(1000, func() {
+		loan, err := a.Loan(64)
+		if err == nil {
+			_, err = a.SendLoan(s.ctx, h, loan)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := r.View(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		qh := q.Header()
+		reply := ksock.ReplyHeader(&qh)
+		loan, err = r.Loan(64)
+		if err == nil {
+			_, err = r.TrySendLoan(&reply, loan)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Release()
+		v, err := a.View(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Release()
+	})
+	s.want("allocations", n, 0.0)
+}
+
+// One message of 64 bytes in place, sent and received by one process.
+func BenchmarkInPlace(b *testing.B) {
+	s := setStage(b)
+	a, l := s.open(), s.listener("$.Video.Frame")
+	h := &ksock.Header{Name: "$.Video.Frame"}
+	b.ReportAllocs()
+	for b.Loop() {
+		inPlace(b, s, a, l, h, 64)
+	}
+}
+
+// The same with a copy on each side.
+func BenchmarkCopied(b *testing.B) {
+	s := setStage(b)
+	a, l := s.open(), s.listener("$.Video.Frame")
+	m := ksock.Announce("$.Video.Frame", make([]byte, 64))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := a.Send(s.ctx, m); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := l.Next(s.ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package ring
+
+import "context"
+
+// What a Ksock that waits for answers asks of its own end, beside what is to be read.
+
+// Outstanding counts this Ksock's Requests of that id that have no answer yet. An
+// answer is in the queue, or about to be, once it no longer counts here.
+func (c *Client) Outstanding(id MessageID) int {
+	b, n := c.b, 0
+	left := b.w[c.s+sOwing].Load() & 0xffff
+	for i := 0; i <= b.lmask && left > 0; i++ {
+		w := b.w[c.s+b.layout.led+i].Load()
+		if ledState(w) == ledFree {
+			continue
+		}
+		left--
+		if uint32(w) == id.Serial && uint32(b.w[c.s+b.rec+i*recWords+recNetwork].Load()) == id.Network {
+			n++
+		}
+	}
+	return n
+}
+
+// WaitUntil waits, as WaitReadable does, until ready says so or fails. It asks
+// ready whenever something has come into the queue or may be sent.
+func (c *Client) WaitUntil(ctx context.Context, spin int, ready func() (bool, error)) error {
+	return c.wait(ctx, spin, ready)
+}
+
+// Withdraw discards the waiting message (R6.5) if it is the one of that id, and
+// tells whether it did: if not, it is no longer waiting.
+func (c *Client) Withdraw(id MessageID) bool {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if c.waiting.h == 0 || c.waiting.hdr.ID != id {
+		return false
+	}
+	c.discard()
+	return true
+}
