@@ -56,11 +56,9 @@ type owed struct {
 }
 
 // A heldList hands out the words that name blocks for the supervisor, so that it
-// finds them after a death (R9.2). Each is written before the block is taken.
-type heldList struct {
-	mu   sync.Mutex
-	free []int
-}
+// finds them after a death (R9.2). Each is written before the block is taken. The
+// lock of its side guards it.
+type heldList struct{ free []int }
 
 func (l *heldList) init(from, n int) {
 	for i := n - 1; i >= 0; i-- {
@@ -69,8 +67,6 @@ func (l *heldList) init(from, n int) {
 }
 
 func (l *heldList) get() (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if len(l.free) == 0 {
 		return 0, fmt.Errorf("%w: %d messages are held in place by this Ksock already; release some", unix.ENOBUFS, heldHalf-1)
 	}
@@ -79,11 +75,7 @@ func (l *heldList) get() (int, error) {
 	return w, nil
 }
 
-func (l *heldList) put(w int) {
-	l.mu.Lock()
-	l.free = append(l.free, w)
-	l.mu.Unlock()
-}
+func (l *heldList) put(w int) { l.free = append(l.free, w) }
 
 // Client opens the data path of a Ksock that the supervisor has opened. There
 // must be only one Client for it in the whole system.
@@ -151,9 +143,9 @@ func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
 	d := &c.hand
 	c.compose(d, h)
 	d.held, d.data = held, len(data)
-	r, err := c.b.route(h.Name)
+	err = d.resolve(c.b)
 	if err == nil {
-		err = d.room(&c.send, unitsFor(d.data, len(h.Name), len(r.listeners)+1))
+		err = d.room(&c.send, unitsFor(d.data, len(h.Name), len(d.route.listeners)+1))
 	}
 	if err != nil {
 		c.loans.put(held)
@@ -213,7 +205,7 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 		d.version = 0
 		if d != &c.waiting {
 			c.waiting, d.h = *d, 0
-			c.waiting.copies = nil
+			c.waiting.copies = nil // d's own, as it goes on being used
 		}
 	}
 	return id, unix.Errno(o.code)
@@ -311,11 +303,8 @@ func (c *Client) SendLoan(h *Header, l *Loan) (MessageID, error) {
 		return MessageID{}, err
 	}
 	d := &c.hand
-	block := l.d
-	block.copies = d.copies
-	*d = block
 	c.compose(d, h)
-	d.h, d.units, d.tried = block.h, block.units, block.tried
+	d.h, d.head, d.held, d.units, d.data, d.tried = l.d.h, l.d.head, l.d.held, l.d.units, l.d.data, l.d.tried
 	id, err := c.transmit(d)
 	l.d.h = d.h
 	if d.h != 0 { // not used up

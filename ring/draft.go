@@ -16,6 +16,8 @@ type draft struct {
 	opts    uint32
 	led     uint64 // Replies and Statuses: what they answer
 	version uint64 // of the tables that the list is good for; 0: none
+	route   *route // of name routed, if its version is the tables'
+	routed  string
 	cache   cache
 	copies  []uint64 // scratch
 	tried   bool     // an entry has named the block
@@ -103,6 +105,16 @@ func (d *draft) prepare(p *party) error {
 	return nil
 }
 
+// resolve finds the route of the draft's name. The last one is kept: most senders
+// send one name.
+func (d *draft) resolve(b *Bus) (err error) {
+	if d.route == nil || d.routed != d.hdr.Name || d.route.version != b.w[wVer].Load() {
+		d.route, err = b.route(d.hdr.Name)
+		d.routed = d.hdr.Name
+	}
+	return err
+}
+
 // address works out the recipients and writes the list.
 func (d *draft) address(p *party) error {
 	b := p.b
@@ -114,10 +126,10 @@ func (d *draft) address(p *party) error {
 		d.copies = append(d.copies[:0], copyWord(slot, roleDirect, 0))
 		list = d.copies
 	} else {
-		r, err := b.route(d.hdr.Name)
-		if err != nil {
+		if err := d.resolve(b); err != nil {
 			return err
 		}
+		r := d.route
 		version = r.version
 		switch {
 		case d.kind == kindEvent:

@@ -29,6 +29,8 @@ func (m *Message) Release() {
 }
 
 func (c *Client) letGo(h int, gen uint64, idx int, size uint64, held int) {
+	c.recvMu.Lock()
+	defer c.recvMu.Unlock()
 	c.b.release(h, gen, idx) // cannot fail: the message was checked when it was read
 	if size >= largeBytes {
 		c.b.w[c.s+sBytesOut].Add(size)
