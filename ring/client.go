@@ -372,8 +372,8 @@ func (c *Client) retry() error {
 	d.opts |= optNoPlace
 	_, err := c.transmit(d)
 	switch errno, ok := err.(unix.Errno); {
-	case err == nil, errno == unix.EAGAIN:
-		return nil
+	case err == nil, errno == unix.EAGAIN, errno == unix.ENOMEM:
+		return nil // it has gone out, or waits on
 	case !ok:
 		return err
 	case !d.hdr.IsRequest():
