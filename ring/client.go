@@ -44,6 +44,8 @@ type Client struct {
 	owedMu sync.Mutex
 	owed   []owed
 
+	canRead, canWrite func() (bool, error) // Poll's halves, made once: waiting allocates nothing
+
 	closed   atomic.Bool
 	sleepers sleepers
 }
@@ -90,6 +92,8 @@ func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	c.loans.init(held+1, heldHalf-1) // word 0 is spare (draft.room)
 	c.views.init(held+heldHalf, heldHalf)
 	c.sleepers.init(b, slot)
+	c.canRead = func() (bool, error) { r, _, err := c.Poll(); return r, err }
+	c.canWrite = func() (bool, error) { _, w, err := c.Poll(); return w, err }
 	return c, nil
 }
 

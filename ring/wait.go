@@ -67,23 +67,19 @@ func (b *Bus) waiter(slot int, on bool) {
 // WaitReadable returns nil once there is something to read (R3.4), looking spin
 // times before it sleeps. A waiting send is tried whenever it may go on (R6.5,
 // R6.6). Otherwise it returns context.Cause(ctx), ErrClosed, or ErrCorrupt.
-func (c *Client) WaitReadable(ctx context.Context, spin int) error { return c.wait(ctx, spin, false) }
+func (c *Client) WaitReadable(ctx context.Context, spin int) error {
+	return c.wait(ctx, spin, c.canRead)
+}
 
 // WaitWritable returns nil once no send waits in this Ksock (R3.4), trying it
 // whenever it may go on. A read-only Ksock never is writable.
-func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, true) }
+func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
 
-// ready tries a waiting send, and tells what the caller waits for.
-func (c *Client) ready(write bool) (bool, error) {
-	r, w, err := c.Poll()
-	return write && w || !write && r, err
-}
-
-func (c *Client) wait(ctx context.Context, spin int, write bool) error {
+func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
 	var stop func() bool
 	for {
-		if ok, err := c.ready(write); err != nil || ok {
+		if ok, err := ready(); err != nil || ok {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -106,7 +102,7 @@ func (c *Client) wait(ctx context.Context, spin int, write bool) error {
 		room := c.mode == ReadWrite && c.Waiting()
 		s := sig.Load()
 		c.sleepers.enter(room)
-		ok, err := c.ready(write) // SYNC E5, E6: after the flags
+		ok, err := ready() // SYNC E5, E6: after the flags
 		if ok || err != nil || ctx.Err() != nil || c.closed.Load() {
 			c.sleepers.leave(room)
 			if ok || err != nil {
@@ -121,7 +117,7 @@ func (c *Client) wait(ctx context.Context, spin int, write bool) error {
 			return err
 		}
 		if sig.Load() == s && time.Since(start) >= netInterval {
-			if ok, err := c.ready(write); ok || err != nil {
+			if ok, err := ready(); ok || err != nil {
 				b.w[wNet].Add(1)
 				return err
 			}
