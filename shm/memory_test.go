@@ -335,7 +335,7 @@ func TestReleaseWithoutRetain(t *testing.T) {
 // memory (or the test dies of a fault), and each region is unmapped once.
 func TestConcurrentClose(t *testing.T) {
 	shmtest.CheckFiles(t)
-	for range 200 {
+	for range 50 {
 		m, err := Create("concurrent", pageSize)
 		if err != nil {
 			t.Fatal(err)

@@ -424,6 +424,9 @@ func TestAcceptWithoutDescriptorsLeft(t *testing.T) {
 			c, err := l.Accept(t.Context())
 			accepted <- result{c, err}
 		}()
+		if !lost { // it does not spin while nobody comes
+			awaitGoroutines(t, "[IO wait]", "handoff.(*Listener).accept")
+		}
 		for i, fd := range fds {
 			if err := unix.Connect(fd, &unix.SockaddrUnix{Name: l.Path()}); err != nil {
 				t.Fatal(err)
