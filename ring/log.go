@@ -204,15 +204,15 @@ func (p *party) carryOut(a uint64) error {
 	if seq != curSeq(a) || n > uint64(b.areaCap) {
 		return corrupt("plan of entry %d: sequence %d, %d steps", curSeq(a), seq, n)
 	}
-	for i := base + areaHead; n > 0; i, n = i+3, n-1 {
-		where, old, new := b.w[i].Load(), b.w[i+1].Load(), b.w[i+2].Load()
+	for t := b.w[base+areaHead:][:3*n]; len(t) >= 3; t = t[3:] {
+		where, old, new := t[0].Load(), t[1].Load(), t[2].Load()
 		if !own && b.w[wCur].Load() != a {
 			return nil
 		}
 		at := int(where & 0xffffffffff)
 		switch where >> 56 {
 		case stepSet:
-			if at < headerWords && at != wSerial && at != wVer && at != wMsgSize && at != wReports && at != wNextID || at >= b.payload {
+			if uint(at) >= uint(b.payload) || at < headerWords && !changing(at) {
 				return corrupt("plan of entry %d changes word %d", curSeq(a), at)
 			}
 			b.w[at].CompareAndSwap(old, new)
@@ -231,6 +231,11 @@ func (p *party) carryOut(a uint64) error {
 	}
 	b.w[wCur].CompareAndSwap(a, curWord(curSeq(a)+1, 0, curIdle))
 	return nil
+}
+
+// changing tells whether entries change a word of the header.
+func changing(at int) bool {
+	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID
 }
 
 // wake wakes the Ksock of a slot if it sleeps: every helper does, before cur

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 
 	"golang.org/x/sys/unix"
+
+	"kbus.internal/shm"
 )
 
 // Steps of a plan, in the top byte of their first word.
@@ -21,23 +23,28 @@ type planner struct {
 	base, area int
 	seq        uint64
 	n          int
+	free       []shm.Word // what is left of the area
 	over       bool
 	serial     uint64 // numbers used by the entry so far
 	to         []recipient
 	tree       []uint32
 }
 
-func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial = seq, 0, false, 0 }
+func (p *planner) begin(seq uint64) {
+	p.seq, p.n, p.over, p.serial = seq, 0, false, 0
+	p.free = p.b.w[p.base+areaHead:][:3*p.b.areaCap]
+}
 
 func (p *planner) step(kind uint64, at int, old, new uint64) {
-	if p.n >= p.b.areaCap {
+	f := p.free
+	if len(f) < 3 {
 		p.over = true
 		return
 	}
-	i := p.base + areaHead + 3*p.n
-	p.b.w[i].Put(kind<<56 | uint64(at))
-	p.b.w[i+1].Put(old)
-	p.b.w[i+2].Put(new)
+	f[0].Put(kind<<56 | uint64(at))
+	f[1].Put(old)
+	f[2].Put(new)
+	p.free = f[3:]
 	p.n++
 }
 
