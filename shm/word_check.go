@@ -27,11 +27,13 @@ const (
 // A Scheduler decides which simulated process goes on at each operation on a
 // shared word. Before is called ahead of an operation and may keep the caller
 // as long as it likes, or panic to end it; After is called behind it, with the
-// word's value before and after, and says what the caller learns in seen. Wait,
-// Wake and Pause stand for the operations of the same names.
+// word's value before and after, and says what the caller learns in seen; Failed
+// instead behind a CompareAndSwap that expected something else. Wait, Wake and
+// Pause stand for the operations of the same names.
 type Scheduler interface {
 	Before(w *Word, op Op)
 	After(w *Word, op Op, old, new, seen uint64)
+	Failed(w *Word, is, expected uint64)
 	Wait(w *Word, old uint32, timeout time.Duration)
 	Wake(w *Word)
 	Pause()
@@ -82,7 +84,7 @@ func (w *Word) CompareAndSwap(old, new uint64) bool {
 	// Only one simulated process runs at a time: Load and Store are one step.
 	x := w.v.Load()
 	if x != old {
-		s.After(w, OpCompareAndSwap, x, x, 0)
+		s.Failed(w, x, old)
 		return false
 	}
 	w.v.Store(new)
