@@ -339,7 +339,7 @@ func (l *Link) Close() error {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		if _, _, err := c.Call(l.ctx, &Request{Op: OpClose}, nil); !errors.Is(err, ErrLost) {
+		if _, _, err := c.Call(l.ctx, &Request{Op: OpClose, Value: 1}, nil); !errors.Is(err, ErrLost) {
 			l.end(os.ErrClosed)
 		}
 	}()

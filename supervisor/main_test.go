@@ -1,0 +1,312 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring"
+	"kbus.internal/ring/control"
+	"kbus.internal/shm/shmtest"
+)
+
+func TestMain(m *testing.M) {
+	shmtest.Main(m, map[string]func() error{
+		"supervisor": supervisorChild,
+		"ksocks":     ksocksChild,
+	})
+}
+
+// small is a bus that takes little memory.
+var small = ring.Config{MaxKsocks: 64, ArenaBytes: 8 << 20, MaxMessageSize: 1 << 20}
+
+// start starts a supervisor in this process.
+func start(t testing.TB, o Options) *Supervisor {
+	t.Helper()
+	if o.Socket == "" {
+		o.Socket = filepath.Join(t.TempDir(), "socket")
+	}
+	if o.Bus == (ring.Config{}) {
+		o.Bus = small
+	}
+	s, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func open(t testing.TB, socket string, bus int) *control.Link {
+	t.Helper()
+	l, err := control.Open(t.Context(), socket, bus, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func call(t testing.TB, l *control.Link, r control.Request) uint32 {
+	t.Helper()
+	a, err := l.Call(t.Context(), &r)
+	if err != nil {
+		t.Fatalf("%v: %v", r.Op, err)
+	}
+	return a.Value
+}
+
+// ask asks on a connection without a Ksock.
+func ask(t testing.TB, socket string, r control.Request) (*control.Answer, error) {
+	t.Helper()
+	c, err := control.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a, f, err := c.Call(t.Context(), &r, nil)
+	if f != nil {
+		f.Close()
+	}
+	return a, err
+}
+
+func ksocks(t testing.TB, socket string, bus uint32) []control.KsockInfo {
+	t.Helper()
+	a, err := ask(t, socket, control.Request{Op: control.OpKsocks, Bus: bus})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Ksocks
+}
+
+// eventually waits until ok; the test's own deadline is the limit.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal(what)
+		}
+	}
+}
+
+// process is a child that takes a line and answers with one.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func spawn(t testing.TB, c *exec.Cmd) *child {
+	t.Helper()
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ch := &child{cmd: c, in: in, out: bufio.NewReader(out)}
+	t.Cleanup(func() { ch.kill() })
+	return ch
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+func (c *child) line(t testing.TB) string {
+	t.Helper()
+	s, err := c.out.ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child has ended: %v", errors.Join(err, c.cmd.Wait()))
+	}
+	return strings.TrimSuffix(s, "\n")
+}
+
+func (c *child) tell(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if _, err := fmt.Fprintf(c.in, format+"\n", args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask tells a child of ksocksChild something and expects success.
+func (c *child) ask(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	c.tell(t, format, args...)
+	s := c.line(t)
+	ok, isOK := strings.CutPrefix(s, "ok ")
+	if !isOK {
+		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	}
+	return ok
+}
+
+// askErr expects an error and returns its text, which begins with the errno's name.
+func (c *child) askErr(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	c.tell(t, format, args...)
+	s := c.line(t)
+	text, isErr := strings.CutPrefix(s, "error ")
+	if !isErr {
+		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	}
+	return text
+}
+
+func (c *child) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+	if s == syscall.SIGSTOP {
+		// Stopped is only who has been seen to be.
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PID, c.pid(), &info, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// kill kills and reaps; it may be repeated.
+func (c *child) kill() {
+	c.cmd.Process.Kill()
+	c.in.Close()
+	c.cmd.Wait()
+}
+
+// supervise starts a supervisor as a process.
+func supervise(t testing.TB, socket string, args ...string) *child {
+	t.Helper()
+	c := spawn(t, shmtest.Command(t, "supervisor", append([]string{socket}, args...)...))
+	if s := c.line(t); s != "ready" {
+		t.Fatal(s)
+	}
+	return c
+}
+
+// supervisorChild runs a supervisor until its input ends: SOCKET [KEY=VALUE...].
+func supervisorChild() error {
+	o := Options{Socket: os.Args[1], Bus: small}
+	for _, arg := range os.Args[2:] {
+		key, value, _ := strings.Cut(arg, "=")
+		n, _ := strconv.Atoi(value)
+		switch key {
+		case "buses":
+			o.Buses = n
+		case "files":
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}); err != nil {
+				return err
+			}
+		case "allow":
+			o.AllowUsers = append(o.AllowUsers, uint32(n))
+		case "systemd":
+			o.Systemd = true
+			if pid := os.Getenv("TEST_LISTEN_FDS"); pid != "" { // only the child knows its pid
+				os.Setenv("LISTEN_FDS", pid)
+				os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+			}
+		case "log":
+			o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		default:
+			return fmt.Errorf("what is %q?", arg)
+		}
+	}
+	s, err := Start(o)
+	if err != nil {
+		fmt.Println(err)
+		return err
+	}
+	fmt.Println("ready")
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		s.Close()
+	}()
+	return s.Wait()
+}
+
+// ksocksChild opens and uses Ksocks as it is told, a line for each: SOCKET.
+func ksocksChild() error {
+	var links []*control.Link
+	lines := bufio.NewScanner(os.Stdin)
+	ctx := context.Background()
+	for lines.Scan() {
+		w := strings.Fields(lines.Text())
+		n := 0
+		if len(w) > 1 {
+			n, _ = strconv.Atoi(w[1])
+		}
+		request := func(r control.Request) (string, error) {
+			a, err := links[n].Call(ctx, &r)
+			if err != nil {
+				return "", err
+			}
+			return strconv.Itoa(int(a.Value)), nil
+		}
+		var text string
+		var err error
+		switch w[0] {
+		case "open": // BUS -> INDEX ID
+			var l *control.Link
+			if l, err = control.Open(ctx, os.Args[1], n, false); err == nil {
+				links = append(links, l)
+				text = fmt.Sprintf("%d %d", len(links)-1, l.Ksock())
+			}
+		case "close": // INDEX
+			err = links[n].Close()
+		case "listen": // INDEX NAME
+			text, err = request(control.Request{Op: control.OpBind, Name: w[2]})
+		case "replier": // INDEX NAME
+			text, err = request(control.Request{Op: control.OpBind, Name: w[2], Replier: true})
+		case "unbind": // INDEX NAME
+			text, err = request(control.Request{Op: control.OpUnbind, Name: w[2]})
+		case "bound": // INDEX NAME
+			text, err = request(control.Request{Op: control.OpBound, Name: w[2]})
+		case "max": // INDEX N
+			v, _ := strconv.Atoi(w[2])
+			text, err = request(control.Request{Op: control.OpMaxMessages, Value: uint32(v)})
+		case "done": // INDEX -> why
+			<-links[n].Done()
+			text = links[n].Err().Error()
+		case "files": // -> number of descriptors
+			var e []os.DirEntry
+			e, err = os.ReadDir("/proc/self/fd")
+			text = strconv.Itoa(len(e))
+		default:
+			err = fmt.Errorf("what is %q?", lines.Text())
+		}
+		if err != nil {
+			var errno unix.Errno
+			errors.As(err, &errno)
+			fmt.Printf("error %s: %v\n", unix.ErrnoName(errno), err)
+		} else {
+			fmt.Printf("ok %s\n", text)
+		}
+	}
+	return lines.Err()
+}
+
+func ksockProcess(t testing.TB, socket string) *child {
+	t.Helper()
+	return spawn(t, shmtest.Command(t, "ksocks", socket))
+}
