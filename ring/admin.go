@@ -19,10 +19,10 @@ const (
 
 const defaultMaxMessages = 100 // R3.2
 
-// ErrNoSlot: as many Ksocks are open as the bus was made for.
+// ErrNoSlot says that as many Ksocks are open as the bus was made for.
 var ErrNoSlot = fmt.Errorf("ring: no slot for another Ksock: %w", unix.EUSERS)
 
-// ErrNoCell: there are as many bindings as the bus was made for.
+// ErrNoCell says that there are as many bindings as the bus was made for.
 var ErrNoCell = fmt.Errorf("ring: no room for another binding: %w", unix.ENOSPC)
 
 // An Admin is the supervisor's end of a bus: the only writer of its tables. There

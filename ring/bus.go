@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"kbus.internal/shm"
 )
@@ -73,7 +72,6 @@ type party struct {
 	slot int
 	area int // 2*slot, or 2*slot+1 for the reading side
 	plan planner
-	dead *atomic.Bool // set when the owner gives up; nil for none
 }
 
 func (p *party) init(b *Bus, slot, side int) {
