@@ -132,15 +132,12 @@ const (
 )
 
 const (
-	journalWords = 1024
-	areaHead     = 2
-	laneMod      = 8192 // head of the normal lane is kept mod this
-	heldWords    = 2048 // half for the sending side, half for the reading side
-	heldHalf     = heldWords / 2
-	maxSlots     = 4096
-	maxCopies    = 16384
-	removeBatch  = 512 // messages that one entry removes at most
-	largeBytes   = 4096
+	areaHead   = 2
+	laneMod    = 8192 // head of the normal lane is kept mod this
+	heldHalf   = heldWords / 2
+	maxSlots   = 4096
+	maxCopies  = 16384
+	largeBytes = 4096
 )
 
 // Config is the geometry of a bus. Zero fields mean the defaults.

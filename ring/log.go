@@ -40,10 +40,6 @@ func outWord(op uint64, code uint8, h int) uint64 {
 	return op<<36 | uint64(code)<<28 | uint64(h)
 }
 
-// spinBeforeHelp is how often a process looks at an entry in progress before it
-// helps: about the time that its own process needs to finish it.
-const spinBeforeHelp = 40
-
 // append brings e into the log and sees it through. d, if not nil, is the block
 // that the entry is about: it is made good for the version of the tables first.
 //
