@@ -33,6 +33,8 @@ const (
 	wReports = 33 // stamp[63] on[1]
 	wNextID  = 34 // the next Ksock's id
 	wNet     = 35 // wake-ups that only a timeout caught, all processes
+	wSlots   = 36 // the highest slot and the number of cells that were ever used,
+	wCells   = 37 // so that nobody looks at, and so takes memory for, what is beyond
 
 	wWaiters = 48 // a bit for each slot whose sender waits for room; [waiterWords]
 
@@ -87,7 +89,7 @@ const (
 
 // Words of a binding's cell.
 const (
-	bBorn = 0 // first version of the tables that has it; none if never
+	bBorn = 0 // first version of the tables that has it; 0: none
 	bDied = 1 // first version that does not
 	bInfo = 2 // slot[12]@16 replier[1]@12 name length[10]
 	bKid  = 3 // Ksock id
@@ -297,9 +299,6 @@ func Format(mem *shm.Memory, c Config) error {
 	}
 	w[hUUID].Store(uuid[0])
 	w[hUUID+1].Store(uuid[1])
-	for i := range c.MaxBindings {
-		w[l.cell(i)+bBorn].Store(never)
-	}
 	// Unit 0 is never given out, so that handle 0 is none; the rest is free.
 	w[l.block(1)+mSpan].Store(uint64(l.reserve))
 	w[l.block(1)+mHead].Store(headPool)

@@ -65,7 +65,7 @@ type SlotInfo struct {
 
 // Slots lists the slots in use, for a supervisor that takes a bus over.
 func (b *Bus) Slots() (l []SlotInfo) {
-	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		at := b.slot(s)
 		k := b.w[at+sKid].Load()
 		if k>>32 == kidFree {
