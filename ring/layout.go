@@ -57,6 +57,7 @@ const (
 	sKeptTail = 5 // position counters of the lane of kept events (R7.4)
 	sKeptHead = 6
 	sMissed   = 7 // messages missed for want of room
+	sLosing   = 8 // sKeptTail when events were lost last: more are until what is kept has gone
 	// the Ksock's reading side
 	sRead      = 16 // es[37] frz[1] ud[13] head[13]
 	sBytesOut  = 17 // bytes of large messages released
