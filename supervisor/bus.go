@@ -24,7 +24,10 @@ type bus struct {
 	s      *Supervisor
 	number int
 	secret []byte
-	id     regionID
+	// newSecret: the secret was lost with the state file, so a token may be one of
+	// the old secret's, and the process alone shows whose a Ksock is.
+	newSecret bool
+	id        regionID
 
 	mu         sync.Mutex
 	mem        *shm.Memory // nil: the region is still to come (recover.go)
@@ -51,6 +54,12 @@ type ksock struct {
 	ended    bool // its slot is free
 }
 
+func newSecret() []byte {
+	b := make([]byte, secretSize)
+	rand.Read(b) // never fails
+	return b
+}
+
 // create makes a bus with a new region.
 func (s *Supervisor) create(n int, c ring.Config) (*bus, error) {
 	size, err := c.RegionSize()
@@ -61,8 +70,7 @@ func (s *Supervisor) create(n int, c ring.Config) (*bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bus{s: s, number: n, secret: make([]byte, secretSize), ksocks: map[int]*ksock{}}
-	rand.Read(b.secret)
+	b := &bus{s: s, number: n, secret: newSecret(), ksocks: map[int]*ksock{}}
 	if err := ring.Format(mem, c); err != nil {
 		mem.Close()
 		return nil, err
@@ -394,8 +402,8 @@ func (b *bus) reattach(c *conn, r *control.Request, region *os.File) (*ksock, er
 	}
 	slot, token := int(r.Slot), b.token(int(r.Slot), r.Ksock)
 	k := b.ksocks[slot]
-	if k == nil || k.id != r.Ksock || k.attached || !hmac.Equal(token[:], r.Token[:]) ||
-		k.proc != nil && k.proc.h != c.proc.h {
+	known := hmac.Equal(token[:], r.Token[:]) || b.newSecret && k != nil && k.proc != nil
+	if k == nil || k.id != r.Ksock || k.attached || !known || k.proc != nil && k.proc.h != c.proc.h {
 		return nil, refuse(unix.ESTALE, "Ksock %d of bus %d is closed", r.Ksock, b.number)
 	}
 	if k.proc == nil {

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +106,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// process is a child that takes a line and answers with one.
+// child is a process that takes a line and answers with one.
 type child struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -243,67 +242,6 @@ func supervisorChild() error {
 		s.Close()
 	}()
 	return s.Wait()
-}
-
-// ksocksChild opens and uses Ksocks as it is told, a line for each: SOCKET.
-func ksocksChild() error {
-	var links []*control.Link
-	lines := bufio.NewScanner(os.Stdin)
-	ctx := context.Background()
-	for lines.Scan() {
-		w := strings.Fields(lines.Text())
-		n := 0
-		if len(w) > 1 {
-			n, _ = strconv.Atoi(w[1])
-		}
-		request := func(r control.Request) (string, error) {
-			a, err := links[n].Call(ctx, &r)
-			if err != nil {
-				return "", err
-			}
-			return strconv.Itoa(int(a.Value)), nil
-		}
-		var text string
-		var err error
-		switch w[0] {
-		case "open": // BUS -> INDEX ID
-			var l *control.Link
-			if l, err = control.Open(ctx, os.Args[1], n, false); err == nil {
-				links = append(links, l)
-				text = fmt.Sprintf("%d %d", len(links)-1, l.Ksock())
-			}
-		case "close": // INDEX
-			err = links[n].Close()
-		case "listen": // INDEX NAME
-			text, err = request(control.Request{Op: control.OpBind, Name: w[2]})
-		case "replier": // INDEX NAME
-			text, err = request(control.Request{Op: control.OpBind, Name: w[2], Replier: true})
-		case "unbind": // INDEX NAME
-			text, err = request(control.Request{Op: control.OpUnbind, Name: w[2]})
-		case "bound": // INDEX NAME
-			text, err = request(control.Request{Op: control.OpBound, Name: w[2]})
-		case "max": // INDEX N
-			v, _ := strconv.Atoi(w[2])
-			text, err = request(control.Request{Op: control.OpMaxMessages, Value: uint32(v)})
-		case "done": // INDEX -> why
-			<-links[n].Done()
-			text = links[n].Err().Error()
-		case "files": // -> number of descriptors
-			var e []os.DirEntry
-			e, err = os.ReadDir("/proc/self/fd")
-			text = strconv.Itoa(len(e))
-		default:
-			err = fmt.Errorf("what is %q?", lines.Text())
-		}
-		if err != nil {
-			var errno unix.Errno
-			errors.As(err, &errno)
-			fmt.Printf("error %s: %v\n", unix.ErrnoName(errno), err)
-		} else {
-			fmt.Printf("ok %s\n", text)
-		}
-	}
-	return lines.Err()
 }
 
 func ksockProcess(t testing.TB, socket string) *child {

@@ -27,7 +27,7 @@ func (s *Supervisor) takeOver(stored map[int]*os.File) error {
 	known := map[int]bool{}
 	for _, st := range old {
 		known[st.Bus] = true
-		b := &bus{s: s, number: st.Bus, secret: st.Secret, id: st.Region, ksocks: map[int]*ksock{}, waits: map[*process]struct{}{}}
+		b := &bus{s: s, number: st.Bus, secret: st.Secret, newSecret: st.New, id: st.Region, ksocks: map[int]*ksock{}, waits: map[*process]struct{}{}}
 		if err := s.recover(b, st, stored[st.Bus]); err != nil {
 			return fmt.Errorf("take over bus %d: %w", st.Bus, err)
 		}
@@ -43,8 +43,8 @@ func (s *Supervisor) takeOver(stored map[int]*os.File) error {
 		if err != nil {
 			return err
 		}
-		st := &busState{Bus: n, Region: id, Secret: make([]byte, secretSize)}
-		b := &bus{s: s, number: n, secret: st.Secret, id: id, ksocks: map[int]*ksock{}}
+		st := &busState{Bus: n, Region: id, Secret: newSecret(), New: true}
+		b := &bus{s: s, number: n, secret: st.Secret, newSecret: true, id: id, ksocks: map[int]*ksock{}}
 		if err := s.state.add(st); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type busState struct {
 	Bus     int      `json:"bus"`
 	Region  regionID `json:"region"`
 	Secret  []byte   `json:"secret"` // makes the tokens
+	New     bool     `json:"new_secret,omitempty"`
 	Holders []holder `json:"holders"`
 
 	ksocks map[holder]int // Ksocks of each
