@@ -39,6 +39,7 @@ type Config struct {
 
 	Puts     bool // each Word.Put is a step of its own, not part of the one before it
 	Full     bool // no partial-order reduction, so that Interleavings counts all
+	Remember bool // shm.Mark's promises are not relied on
 	FreeSpin bool // shm.Pause returns at once: for spin loops that are bounded
 	Net      bool // timeouts end sleeps when nobody can go on; they are counted
 

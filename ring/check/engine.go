@@ -3,6 +3,7 @@
 package check
 
 import (
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"math/bits"
@@ -206,6 +207,20 @@ type region struct {
 	mem   *shm.Memory
 	image []byte
 	label func(i int) string
+	// The words that the last execution has changed, and the bytes that it may
+	// have changed as bytes.
+	dirty  []int32
+	lo, hi int
+}
+
+// restore makes the memory what it was at first.
+func (r *region) restore() {
+	w := r.mem.Words()
+	for _, i := range r.dirty {
+		w[i].Store(binary.NativeEndian.Uint64(r.image[8*i:]))
+	}
+	r.dirty = r.dirty[:0]
+	copy(r.mem.Bytes()[r.lo:r.hi], r.image[r.lo:r.hi])
 }
 
 func newEngine(cfg *Config) *engine {
@@ -248,18 +263,14 @@ func (e *engine) variable(i int32, futex bool) int32 {
 }
 
 func (e *engine) wordName(i int32) string {
-	for _, r := range e.regions {
-		if i < r.first+r.words {
-			k := int(i - r.first)
-			if r.label != nil {
-				if s := r.label(k); s != "" {
-					return s
-				}
-			}
-			return fmt.Sprintf("word %d", k)
+	r := e.regionOf(i)
+	k := int(i - r.first)
+	if r.label != nil {
+		if s := r.label(k); s != "" {
+			return s
 		}
 	}
-	return "?"
+	return fmt.Sprintf("word %d", k)
 }
 
 // execute runs one execution from its start and returns why it ended: none or
@@ -271,7 +282,7 @@ func (e *engine) execute(setup func(*World)) choice {
 	e.procs = e.procs[:0]
 	e.world = &World{e: e}
 	for i := range e.regions {
-		copy(e.regions[i].mem.Bytes(), e.regions[i].image)
+		e.regions[i].restore()
 	}
 	shm.SetScheduler(e)
 	defer shm.SetScheduler(nil)
@@ -593,11 +604,15 @@ func (e *engine) Before(w *shm.Word, op shm.Op) {
 
 // After is for package shm.
 func (e *engine) After(w *shm.Word, op shm.Op, old, new, seen uint64) {
+	i := e.number(w)
+	if old != new {
+		r := e.regionOf(i)
+		r.dirty = append(r.dirty, i-r.first)
+	}
 	p := e.cur
 	if p == nil {
 		return
 	}
-	i := e.number(w)
 	a := e.variable(i, false)
 	if old != new {
 		h := hash{uint64(i), ^uint64(i)}
@@ -631,6 +646,45 @@ func (e *engine) Failed(w *shm.Word, is, expected uint64) {
 	}
 }
 
+// Advanced is for package shm.
+func (e *engine) Advanced(w *shm.Word, was, expected, new uint64) {
+	if was == expected {
+		e.After(w, shm.OpAdvance, was, new, 0)
+		return
+	}
+	p := e.cur
+	if p == nil {
+		return
+	}
+	i := e.number(w)
+	p.local = p.local.fold(0)
+	e.access(p, e.variable(i, false), false)
+	if e.tracing {
+		e.log(p, "adv   %s: not %#x, is %#x", e.wordName(i), expected, was)
+	}
+}
+
+// Here is for package shm.
+func (e *engine) Here() [2]uint64 {
+	if p := e.cur; p != nil {
+		return [2]uint64{p.local.a, p.local.b}
+	}
+	return [2]uint64{}
+}
+
+// Forget is for package shm.
+func (e *engine) Forget(here [2]uint64, keep []uint64) {
+	p := e.cur
+	if p == nil || e.cfg.Remember {
+		return
+	}
+	p.local = hash{here[0], here[1]}.fold(uint64(7 + len(keep)))
+	for _, x := range keep {
+		p.local = p.local.fold(x)
+	}
+	p.reads = p.reads[:0]
+}
+
 func (p *process) look(r read) {
 	p.reads = append(p.reads, r)
 	if len(p.reads) > p.enough {
@@ -659,7 +713,7 @@ func (e *engine) traceWord(p *process, i int32, op shm.Op, old, new uint64) {
 		e.log(p, "load  %s = %#x", e.wordName(i), new)
 		return
 	}
-	name := map[shm.Op]string{shm.OpStore: "store", shm.OpPut: "put  ", shm.OpAdd: "add  ", shm.OpCompareAndSwap: "cas  "}[op]
+	name := map[shm.Op]string{shm.OpStore: "store", shm.OpPut: "put  ", shm.OpAdd: "add  ", shm.OpCompareAndSwap: "cas  ", shm.OpAdvance: "adv  "}[op]
 	e.log(p, "%s %s: %#x -> %#x", name, e.wordName(i), old, new)
 }
 
@@ -695,16 +749,21 @@ func (e *engine) Wait(w *shm.Word, old uint32, timeout time.Duration) {
 }
 
 func (e *engine) value(i int32) uint64 {
-	for _, r := range e.regions {
-		if i < r.first+r.words {
-			cur := e.cur
-			e.cur = nil
-			x := r.mem.Words()[i-r.first].Load()
-			e.cur = cur
-			return x
+	cur := e.cur
+	e.cur = nil
+	r := e.regionOf(i)
+	x := r.mem.Words()[i-r.first].Load()
+	e.cur = cur
+	return x
+}
+
+func (e *engine) regionOf(i int32) *region {
+	for k := range e.regions {
+		if r := &e.regions[k]; i < r.first+r.words {
+			return r
 		}
 	}
-	return 0
+	panic("no such word")
 }
 
 // Wake is for package shm.

@@ -33,7 +33,9 @@ func (w *World) Memory(size int64, init func(*shm.Memory)) *shm.Memory {
 	}
 	m := shm.Heap(size)
 	if init != nil {
+		shm.SetScheduler(nil)
 		init(m)
+		shm.SetScheduler(e)
 	}
 	first := e.words()
 	e.regions = append(e.regions, region{
@@ -44,6 +46,16 @@ func (w *World) Memory(size int64, init func(*shm.Memory)) *shm.Memory {
 		image: append([]byte(nil), m.Bytes()...),
 	})
 	return m
+}
+
+// Plain tells that bytes [lo, hi) of m are also written as bytes, not as words:
+// they are put back before each execution.
+func (w *World) Plain(m *shm.Memory, lo, hi int) {
+	for i := range w.e.regions {
+		if r := &w.e.regions[i]; r.mem == m {
+			r.lo, r.hi = lo, hi
+		}
+	}
 }
 
 // Words returns n words of a region of their own, 0 at the start.
