@@ -34,7 +34,7 @@ type Admin struct {
 	p     party
 	cache cache
 	held  heldList
-	cells []int        // below cellsUsed, and free
+	cells []int                   // below cellsUsed, and free
 	last  uint64                  // cur at the last Tick
 	todo  map[int]func(int) error // slots whose Close or Reap met an error
 }
