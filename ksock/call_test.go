@@ -174,3 +174,40 @@ func TestRemoteErrors(t *testing.T) {
 		}
 	}
 }
+
+// While a Call waits the rest stays in the queue, with its places (R3.3), for
+// whoever reads beside.
+func TestReadingBesideACall(t *testing.T) {
+	s := setStage(t)
+	a, r, b := s.listener("$.A"), s.replier("$.R"), s.open()
+	a.holds(2)
+	done := make(chan error)
+	go func() {
+		_, err := a.Call(s.ctx, ask("$.R", "q"))
+		done <- err
+	}()
+	q, err := r.Next(s.ctx) // the Call holds a place now
+	s.wantErr(err, nil)
+	for i := range 20 {
+		b.announce("$.A", fmt.Sprint("heard ", i))
+		b.announce("$.A", "missed")
+		a.unread(1)
+		m, err := a.Next(s.ctx)
+		s.wantErr(err, nil)
+		s.want("heard", string(m.Data), fmt.Sprint("heard ", i))
+		// And one who waits before anything is there.
+		next := make(chan string)
+		go func() {
+			m, err := a.Next(s.ctx)
+			if err != nil {
+				t.Error(err)
+				m = &ksock.Message{}
+			}
+			next <- string(m.Data)
+		}()
+		b.announce("$.A", "waited for")
+		s.want("heard", <-next, "waited for")
+	}
+	r.reply(q, "answer")
+	s.wantErr(<-done, nil)
+}
