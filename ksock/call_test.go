@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -180,7 +181,8 @@ func TestRemoteErrors(t *testing.T) {
 func TestReadingBesideACall(t *testing.T) {
 	s := setStage(t)
 	a, r, b := s.listener("$.A"), s.replier("$.R"), s.open()
-	a.holds(2)
+	b.announce("$.A", "first")
+	a.holds(3)
 	done := make(chan error)
 	go func() {
 		_, err := a.Call(s.ctx, ask("$.R", "q"))
@@ -188,6 +190,10 @@ func TestReadingBesideACall(t *testing.T) {
 	}()
 	q, err := r.Next(s.ctx) // the Call holds a place now
 	s.wantErr(err, nil)
+	b.announce("$.A", "second")
+	b.announce("$.A", "missed")
+	a.hears("first", "second")
+	a.holds(2)
 	for i := range 20 {
 		b.announce("$.A", fmt.Sprint("heard ", i))
 		b.announce("$.A", "missed")
@@ -205,6 +211,9 @@ func TestReadingBesideACall(t *testing.T) {
 			}
 			next <- string(m.Data)
 		}()
+		for a.Readers() == 0 {
+			runtime.Gosched()
+		}
 		b.announce("$.A", "waited for")
 		s.want("heard", <-next, "waited for")
 	}
