@@ -97,6 +97,37 @@ func TestManyCalls(t *testing.T) {
 	a.hears()
 }
 
+// Replies in another order than the Requests find their Calls, also those that
+// bear one id of another network.
+func TestRepliesOutOfOrder(t *testing.T) {
+	s := setStage(t)
+	a, r := s.open(), s.replier("$.R")
+	same := ksock.MessageID{Network: 7, Serial: 7}
+	for _, id := range []ksock.MessageID{{}, same} {
+		var wg sync.WaitGroup
+		var asked []*ksock.Message
+		for i := range 5 {
+			wg.Go(func() {
+				q := ask("$.R", fmt.Sprint(i))
+				q.ID = id
+				m, err := a.Call(s.ctx, q)
+				if err != nil || id != same && string(m.Data) != echo(fmt.Sprint(i)) {
+					t.Errorf("%d: %v, %v", i, m, err)
+				}
+			})
+			q, err := r.Next(s.ctx)
+			s.wantErr(err, nil)
+			asked = append(asked, q)
+		}
+		for i := range asked {
+			q := asked[len(asked)-1-i]
+			r.reply(q, echo(string(q.Data)))
+		}
+		wg.Wait()
+		a.hears()
+	}
+}
+
 // A Status is an error of Call that says which (R5.6).
 func TestCallStatuses(t *testing.T) {
 	s := setStage(t)

@@ -89,7 +89,7 @@ func TestCloseUnblocks(t *testing.T) {
 // others are in the middle of its methods.
 func TestCloseUnderLoad(t *testing.T) {
 	s := setStage(t)
-	for range 10 {
+	for range 8 {
 		k := s.listener("$.A")
 		f := value(s, k.File)
 		var wg sync.WaitGroup
@@ -120,7 +120,7 @@ func TestCloseUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		for range 20 {
+		for range 3 {
 			if _, err := f.Read(make([]byte, 8)); err != nil {
 				t.Error(err)
 			}
