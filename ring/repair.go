@@ -258,7 +258,6 @@ func (a *Admin) releaseFor(m *view, slot int) error {
 func (a *Admin) reclaim(slot int) error {
 	b, s := a.b, a.b.slot(slot)
 	free := func(h int) error {
-		m, err := b.view(h)
 		if h <= 0 || h >= b.units {
 			return nil
 		}
@@ -266,10 +265,19 @@ func (a *Admin) reclaim(slot int) error {
 		if headOwner(head) == slot && head&headSender != 0 {
 			b.clearHead(b.block(h), headGen(head), headSender)
 		}
-		if slot == 0 || err != nil {
+		// The list of copies stands from when the bits are armed until the block is
+		// free. Of a block that was lent, or is in the making again, it is rubbish.
+		m, err := b.view(h)
+		if slot == 0 || m.head&headArmed == 0 || m.head&headMask == 0 {
 			return nil
 		}
-		return a.releaseFor(&m, slot)
+		if err == nil {
+			err = a.releaseFor(&m, slot)
+		}
+		if b.w[b.block(h)+mHead].Load()>>30 != m.head>>30 {
+			return nil // it was let go of meanwhile
+		}
+		return err
 	}
 	for i := range heldWords {
 		w := &b.w[s+b.layout.held+i]
