@@ -147,7 +147,13 @@ func (k *Ksock) control(ctx context.Context, r control.Request) (uint32, error) 
 	defer context.AfterFunc(k.life, func() { cancel(context.Cause(k.life)) })()
 	a, err := k.link.Call(ctx, &r)
 	if err != nil {
-		return 0, err
+		select {
+		case <-k.link.Done(): // watch says what that means
+			<-k.life.Done()
+			return 0, k.ended()
+		default:
+			return 0, err
+		}
 	}
 	return a.Value, nil
 }

@@ -61,34 +61,49 @@ func setStageApart(t *testing.T) *stage {
 	t.Helper()
 	s := emptyStage(t)
 	s.start()
-	t.Cleanup(s.kill)
 	return s
 }
 
-const socketVariable = "KSOCK_TEST_SUPERVISOR_AT"
+const (
+	socketVariable = "KSOCK_TEST_SOCKET"
+	partVariable   = "KSOCK_TEST_PART"
+)
 
-// TestMain is also the supervisor of setStageApart: this program, started again.
+// parts are what this program can be when a test starts it again, until its
+// standard input ends: so it does not outlive the test.
+var parts = map[string]func(socket string) error{
+	"supervisor": func(socket string) error {
+		_, err := supervisor.Start(supervisor.Options{Socket: socket, Bus: small})
+		return err
+	},
+	"replier": replierPart,
+	"reader":  readerPart,
+}
+
 func TestMain(m *testing.M) {
-	socket := os.Getenv(socketVariable)
-	if socket == "" {
+	part := os.Getenv(partVariable)
+	if part == "" {
 		os.Exit(m.Run())
 	}
-	if _, err := supervisor.Start(supervisor.Options{Socket: socket, Bus: small}); err != nil {
+	if err := parts[part](os.Getenv(socketVariable)); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	fmt.Println("ready")
-	io.Copy(io.Discard, os.Stdin) // until the test ends, however it does
+	io.Copy(io.Discard, os.Stdin)
 }
 
-func (s *stage) start() {
+func (s *stage) start() { s.Helper(); s.apart = s.process("supervisor") }
+
+// process starts a part and waits until it is ready.
+func (s *stage) process(part string) *exec.Cmd {
 	s.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		s.Fatal(err)
 	}
 	c := exec.Command(exe)
-	c.Env = append(os.Environ(), socketVariable+"="+s.socket)
+	c.Env = append(os.Environ(), socketVariable+"="+s.socket, partVariable+"="+part)
 	c.Stderr = os.Stderr
 	if _, err := c.StdinPipe(); err != nil {
 		s.Fatal(err)
@@ -100,18 +115,24 @@ func (s *stage) start() {
 	if err := c.Start(); err != nil {
 		s.Fatal(err)
 	}
-	s.apart = c
+	s.Cleanup(func() { stop(c) })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if line != "ready\n" {
-		s.Fatalf("the supervisor says %q, %v", line, err)
+		s.Fatalf("the %s says %q, %v", part, line, err)
 	}
+	return c
+}
+
+// stop kills a process with SIGKILL.
+func stop(c *exec.Cmd) {
+	c.Process.Kill()
+	c.Wait()
 }
 
 // kill kills the supervisor with SIGKILL; start starts the next.
 func (s *stage) kill() {
 	if s.apart != nil {
-		s.apart.Process.Kill()
-		s.apart.Wait()
+		stop(s.apart)
 		s.apart = nil
 	}
 }

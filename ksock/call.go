@@ -34,7 +34,7 @@ type call struct {
 func (k *Ksock) Call(ctx context.Context, m *Message) (*Message, error) {
 	h := m.Header
 	h.Flags |= WantReply
-	answer, err := k.call(ctx, outgoing{h: &h, data: m.Data})
+	answer, err := k.call(ctx, &h, m.Data)
 	if err != nil {
 		return nil, k.sendError("call", &h, err)
 	}
@@ -44,8 +44,8 @@ func (k *Ksock) Call(ctx context.Context, m *Message) (*Message, error) {
 	return answer, nil
 }
 
-func (k *Ksock) call(ctx context.Context, o outgoing) (*Message, error) {
-	sending := mayWait(o.h)
+func (k *Ksock) call(ctx context.Context, h *Header, data []byte) (*Message, error) {
+	sending := mayWait(h)
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := &call{cancel: cancel}
@@ -53,7 +53,7 @@ func (k *Ksock) call(ctx context.Context, o outgoing) (*Message, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		err := k.ask(c, o, sending)
+		err := k.ask(c, h, data, sending)
 		if err == error(unix.EALREADY) {
 			if waits, err := k.behind(ctx); err != nil || !waits {
 				return nil, errOr(err, unix.EALREADY)
@@ -77,7 +77,7 @@ func (k *Ksock) call(ctx context.Context, o outgoing) (*Message, error) {
 
 // ask sends the Request and notes that c waits for its answer, in one step for
 // whoever reads beside.
-func (k *Ksock) ask(c *call, o outgoing, sending *waitingSend) error {
+func (k *Ksock) ask(c *call, h *Header, data []byte, sending *waitingSend) error {
 	k.rmu.Lock()
 	defer k.rmu.Unlock()
 	if k.end != nil {
@@ -86,7 +86,7 @@ func (k *Ksock) ask(c *call, o outgoing, sending *waitingSend) error {
 	if uint64(len(k.kept)) >= uint64(k.c.MaxMessages()) {
 		return unix.ENOLCK
 	}
-	id, err := k.transmit(o, sending)
+	id, err := k.transmit(h, data, nil, sending)
 	if err == nil || err == error(unix.EAGAIN) && sending != nil {
 		c.id, c.sent = id, err == nil
 		k.calls = append(k.calls, c)

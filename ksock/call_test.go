@@ -43,11 +43,7 @@ func TestCallLeavesTheRest(t *testing.T) {
 	}
 	s.want("answer", string(m.Data), "re: q")
 	b.announce("$.A", "after")
-	for value(s, a.Unread) != 10 { // with the copies of Request and Reply that it hears as Listener
-		if err := a.WaitReadable(s.ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	a.unread(9) // with the copies of Request and Reply that it hears as Listener
 	a.poll(true, true)
 	a.hears("before 0", "before 1", "before 2", "before 3", "before 4", "q", "meanwhile", "re: q", "after")
 	a.unread(0)
@@ -177,4 +173,41 @@ func TestRemoteErrors(t *testing.T) {
 			t.Errorf("%v is not %v", e, n)
 		}
 	}
+}
+
+// While a Call waits the rest stays in the queue, with its places (R3.3), for
+// whoever reads beside.
+func TestReadingBesideACall(t *testing.T) {
+	s := setStage(t)
+	a, r, b := s.listener("$.A"), s.replier("$.R"), s.open()
+	a.holds(2)
+	done := make(chan error)
+	go func() {
+		_, err := a.Call(s.ctx, ask("$.R", "q"))
+		done <- err
+	}()
+	q, err := r.Next(s.ctx) // the Call holds a place now
+	s.wantErr(err, nil)
+	for i := range 20 {
+		b.announce("$.A", fmt.Sprint("heard ", i))
+		b.announce("$.A", "missed")
+		a.unread(1)
+		m, err := a.Next(s.ctx)
+		s.wantErr(err, nil)
+		s.want("heard", string(m.Data), fmt.Sprint("heard ", i))
+		// And one who waits before anything is there.
+		next := make(chan string)
+		go func() {
+			m, err := a.Next(s.ctx)
+			if err != nil {
+				t.Error(err)
+				m = &ksock.Message{}
+			}
+			next <- string(m.Data)
+		}()
+		b.announce("$.A", "waited for")
+		s.want("heard", <-next, "waited for")
+	}
+	r.reply(q, "answer")
+	s.wantErr(<-done, nil)
 }

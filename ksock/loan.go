@@ -85,13 +85,13 @@ func (k *Ksock) usedUp(l *loan) {
 // [Ksock.Send] does, with the same errors. The Loan is used up by success, and
 // by waiting, whatever came of that; after any other error it is still the caller's.
 func (k *Ksock) SendLoan(ctx context.Context, h *Header, l Loan) (MessageID, error) {
-	id, err := k.deliver(ctx, outgoing{h: h, loan: l, inPlace: true})
+	id, err := k.deliver(ctx, h, nil, &l)
 	return id, k.sendError("send", h, err)
 }
 
 // TrySendLoan is to [Ksock.TrySend] as [Ksock.SendLoan] is to [Ksock.Send]. After
 // ErrWouldBlock the Loan is used up: the message waits in the Ksock.
 func (k *Ksock) TrySendLoan(h *Header, l Loan) (MessageID, error) {
-	id, err := k.transmit(outgoing{h: h, loan: l, inPlace: true}, nil)
+	id, err := k.transmit(h, nil, &l, nil)
 	return id, k.sendError("send", h, err)
 }

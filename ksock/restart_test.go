@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"kbus.internal/ksock"
+	"kbus.internal/supervisor"
 )
 
 // R9.4: without its supervisor the bus goes on; control calls wait for the next one.
@@ -36,7 +37,9 @@ func TestSupervisorIsStartedAgain(t *testing.T) {
 	l.hears("before", "between", "after")
 	a.request("$.R", "q")
 	r.Close()
-	a.hears(ksock.StatusGoneAway)
+	m, err := a.Next(s.ctx) // its Ksock may still be on the way to the supervisor
+	s.wantErr(err, nil)
+	s.want("Status", m.Name, ksock.StatusGoneAway)
 	if id := s.open().ID(); id <= r.ID() {
 		t.Errorf("Ksock id %d again", id)
 	}
@@ -134,4 +137,38 @@ func mappings(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return strings.Count(string(maps), "/memfd:")
+}
+
+// A supervisor that is ended in order ends its Ksocks.
+func TestSupervisorGoesDown(t *testing.T) {
+	s := emptyStage(t)
+	sv, err := supervisor.Start(supervisor.Options{Socket: s.socket, Bus: small})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.open()
+	waiting := make(chan error)
+	go func() {
+		_, err := a.Next(s.ctx)
+		waiting <- err
+	}()
+	if err := sv.Close(); err != nil {
+		t.Error(err)
+	}
+	err = <-waiting
+	s.wantErr(err, ksock.ErrGone)
+	if !strings.Contains(err.Error(), "going down") {
+		t.Errorf("%v does not say why", err)
+	}
+	s.wantErr(a.asks(), ksock.ErrGone)
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	_, err = a.TryNext()
+	s.wantErr(err, ksock.ErrGone)
+}
+
+func (a *actor) asks() error {
+	_, err := a.SetOnlyOnce(a.s.ctx, ksock.AskOnly)
+	return err
 }

@@ -56,6 +56,25 @@ func TestNewBuses(t *testing.T) {
 	}
 }
 
+// R3.1: there are at most 256 buses.
+func TestMostBuses(t *testing.T) {
+	s := setStage(t)
+	c := &ksock.BusConfig{MaxKsocks: 2, ArenaBytes: 1 << 20, MaxMessageSize: 4096}
+	for want := 1; want < 256; want++ {
+		n, err := ksock.NewBus(s.ctx, s.socket, c)
+		if err != nil || n != want {
+			t.Fatalf("bus %d, %v; want %d", n, err, want)
+		}
+	}
+	_, err := ksock.NewBus(s.ctx, s.socket, c)
+	s.wantErr(err, unix.EINVAL)
+	k, err := ksock.Open(s.ctx, 255, &ksock.Options{Socket: s.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+}
+
 // R3.2: max_messages.
 func TestMaxMessages(t *testing.T) {
 	s := setStage(t)

@@ -19,7 +19,7 @@ import (
 // ErrNoMemory; and ctx's cause. A Request that fails after it has waited is
 // not an error of Send: a Status answers it (R5.6).
 func (k *Ksock) Send(ctx context.Context, m *Message) (MessageID, error) {
-	id, err := k.deliver(ctx, outgoing{h: &m.Header, data: m.Data})
+	id, err := k.deliver(ctx, &m.Header, m.Data, nil)
 	return id, k.sendError("send", &m.Header, err)
 }
 
@@ -29,7 +29,7 @@ func (k *Ksock) Send(ctx context.Context, m *Message) (MessageID, error) {
 // until then every other send fails with ErrSendPending (R6.5). Other errors:
 // see [Ksock.Send].
 func (k *Ksock) TrySend(m *Message) (MessageID, error) {
-	id, err := k.transmit(outgoing{h: &m.Header, data: m.Data}, nil)
+	id, err := k.transmit(&m.Header, m.Data, nil, nil)
 	return id, k.sendError("send", &m.Header, err)
 }
 
@@ -43,8 +43,8 @@ func (k *Ksock) SendAgain() (MessageID, error) {
 		return MessageID{}, k.fail("send again", "", forOther, k.end)
 	}
 	id, err := k.c.SendAgain()
-	if err != nil && err != error(unix.EAGAIN) && k.sending != nil {
-		k.sending.err = err
+	if err != error(unix.EAGAIN) && k.sending != nil {
+		k.sending.decide(err)
 	}
 	return id, k.fail("send again", "", forOther, err)
 }
@@ -60,7 +60,7 @@ func (k *Ksock) Discard() error {
 	if k.sending == nil {
 		k.c.Discard()
 	} else if k.c.Withdraw(k.sending.id) {
-		k.sending.err = ErrDiscarded
+		k.sending.decide(ErrDiscarded)
 	}
 	return nil
 }
@@ -86,32 +86,37 @@ func (k *Ksock) WaitWritable(ctx context.Context) error {
 	return k.fail("wait to send", "", forOther, err)
 }
 
-// outgoing is a message on its way out: its data is copied, or is a Loan's.
-type outgoing struct {
-	h       *Header
-	data    []byte
-	loan    Loan
-	inPlace bool
-}
-
 // waitingSend is the Send that waits until its message has left the Ksock.
 type waitingSend struct {
 	over chan struct{} // closed when it has, or was given up
 	id   MessageID
-	err  error // why it will not go out; guarded by smu
+
+	// What somebody else has made of it, guarded by smu.
+	decided bool
+	err     error
+	wake    context.CancelFunc // nil: not waiting yet
 }
 
-// transmit hands o to the bus. If it then waits in this Ksock, sending is what
-// those behind it wait for; nil for TrySend.
-func (k *Ksock) transmit(o outgoing, sending *waitingSend) (id MessageID, err error) {
+// decide ends the waiting. smu is held.
+func (w *waitingSend) decide(err error) {
+	w.decided, w.err = true, err
+	if w.wake != nil {
+		w.wake()
+	}
+}
+
+// transmit hands a message to the bus, with a copy of data or, if l is not nil,
+// with the data of a Loan. If it then waits in this Ksock, sending is what those
+// behind it wait for; nil for TrySend.
+func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) (id MessageID, err error) {
 	k.smu.Lock()
 	switch {
 	case k.end != nil:
 		err = k.end
-	case o.inPlace:
-		id, err = k.sendLoan(o.h, o.loan)
+	case l != nil:
+		id, err = k.sendLoan(h, *l)
 	default:
-		id, err = k.c.Send(o.h, o.data)
+		id, err = k.c.Send(h, data)
 	}
 	if sending != nil && err == error(unix.EAGAIN) {
 		sending.id, k.sending = id, sending
@@ -135,13 +140,13 @@ func (k *Ksock) sendLoan(h *Header, l Loan) (MessageID, error) {
 var errUsedUp = errors.New("the Loan is used up, or another Ksock's")
 
 // deliver is transmit, and the waiting that it may need.
-func (k *Ksock) deliver(ctx context.Context, o outgoing) (MessageID, error) {
-	sending := mayWait(o.h)
+func (k *Ksock) deliver(ctx context.Context, h *Header, data []byte, l *Loan) (MessageID, error) {
+	sending := mayWait(h)
 	for {
 		if ctx.Err() != nil {
 			return MessageID{}, context.Cause(ctx)
 		}
-		id, err := k.transmit(o, sending)
+		id, err := k.transmit(h, data, l, sending)
 		switch {
 		case err == error(unix.EALREADY):
 			if waits, err := k.behind(ctx); err != nil || !waits {
@@ -191,13 +196,22 @@ func (k *Ksock) behind(ctx context.Context) (bool, error) {
 // drain waits until this goroutine's message has left the Ksock; the end of ctx
 // discards it.
 func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
-	err := k.wait(func() error { return k.c.WaitWritable(ctx) })
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	k.smu.Lock()
+	sending.wake = cancel
+	decided := sending.decided
+	k.smu.Unlock()
+	var err error
+	if !decided {
+		err = k.wait(func() error { return k.c.WaitWritable(waiting) })
+	}
 	k.smu.Lock()
 	defer k.smu.Unlock()
 	k.sending = nil
 	close(sending.over)
 	switch {
-	case sending.err != nil:
+	case sending.decided:
 		return sending.err
 	case err != nil && k.end == nil && !k.c.Withdraw(sending.id):
 		return nil // it went out just before

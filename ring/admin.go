@@ -19,10 +19,10 @@ const (
 
 const defaultMaxMessages = 100 // R3.2
 
-// ErrNoSlot: as many Ksocks are open as the bus was made for.
+// ErrNoSlot says that as many Ksocks are open as the bus was made for.
 var ErrNoSlot = fmt.Errorf("ring: no slot for another Ksock: %w", unix.EUSERS)
 
-// ErrNoCell: there are as many bindings as the bus was made for.
+// ErrNoCell says that there are as many bindings as the bus was made for.
 var ErrNoCell = fmt.Errorf("ring: no room for another binding: %w", unix.ENOSPC)
 
 // An Admin is the supervisor's end of a bus: the only writer of its tables. There
@@ -34,6 +34,7 @@ type Admin struct {
 	p     party
 	cache cache
 	held  heldList
+	cells []int                   // below cellsUsed, and free
 	last  uint64                  // cur at the last Tick
 	todo  map[int]func(int) error // slots whose Close or Reap met an error
 }
@@ -54,26 +55,29 @@ func (b *Bus) Admin() (*Admin, error) {
 	}
 	// What was prepared and did not come to pass.
 	v := b.w[wVer].Load()
-	for i := range b.cfg.MaxBindings {
+	for i := range b.cellsUsed() {
 		c := b.layout.cell(i)
-		if born := b.w[c+bBorn].Load(); born != never && born > v {
-			b.w[c+bBorn].Store(never)
+		if b.w[c+bBorn].Load() > v {
+			b.w[c+bBorn].Store(0)
 		}
 		if died := b.w[c+bDied].Load(); died != never && died > v {
 			b.w[c+bDied].Store(never)
+		}
+		if b.w[c+bBorn].Load() == 0 || b.w[c+bDied].Load() <= v {
+			a.cells = append(a.cells, i)
 		}
 	}
 	if err := a.orphans(0); err != nil {
 		return nil, err
 	}
-	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		if b.w[b.slot(s)+sKid].Load()>>32 == kidClosing {
 			if err := a.Close(s); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for s := 0; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		b.wake(s)
 	}
 	return a, nil
@@ -208,6 +212,9 @@ func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err
 		if kid>>32 != kidFree {
 			continue
 		}
+		if s > b.slotsUsed() {
+			b.w[wSlots].Store(uint64(s))
+		}
 		id := uint32(b.w[wNextID].Load())
 		b.w[at+sPid].Put(uint64(pid))
 		b.w[at+sStart].Put(start)
@@ -274,15 +281,13 @@ func (a *Admin) Bind(slot int, name string, replier bool) error {
 		}
 	}
 	b, v := a.b, a.b.w[wVer].Load()
-	cell := -1
-	for i := range b.cfg.MaxBindings {
-		c := b.layout.cell(i)
-		if b.w[c+bBorn].Load() == never || b.w[c+bDied].Load() <= v {
-			cell = i
-			break
-		}
-	}
-	if cell < 0 {
+	cell := b.cellsUsed()
+	switch n := len(a.cells); {
+	case n > 0:
+		cell, a.cells = a.cells[n-1], a.cells[:n-1]
+	case cell < b.cfg.MaxBindings:
+		b.w[wCells].Store(uint64(cell) + 1)
+	default:
 		return ErrNoCell
 	}
 	c := b.layout.cell(cell)
@@ -290,7 +295,7 @@ func (a *Admin) Bind(slot int, name string, replier bool) error {
 	if replier {
 		info |= 1 << 12
 	}
-	b.w[c+bBorn].Store(never)
+	b.w[c+bBorn].Store(0)
 	b.w[c+bInfo].Put(info)
 	b.w[c+bKid].Put(uint64(kid))
 	var pad [(MaxName + 7) / 8 * 8]byte
@@ -302,7 +307,8 @@ func (a *Admin) Bind(slot int, name string, replier bool) error {
 	b.w[c+bBorn].Store(v + 1)
 	err = a.withEvent(change{edits: a.version(changeCell, cell)}, replier, true, false, kid, name)
 	if err != nil {
-		b.w[c+bBorn].Store(never)
+		b.w[c+bBorn].Store(0)
+		a.cells = append(a.cells, cell)
 	}
 	return err
 }
@@ -399,6 +405,9 @@ func (a *Admin) unbind(x binding, closing bool) error {
 	err := a.withEvent(c, x.replier, false, closing, x.kid, x.name)
 	if err != nil && b.w[died].Load() > b.w[wVer].Load() {
 		b.w[died].Store(never)
+	}
+	if err == nil {
+		a.cells = append(a.cells, x.cell)
 	}
 	return err
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"kbus.internal/shm"
 )
@@ -50,6 +49,12 @@ func (b *Bus) MessageSize() uint32 { return uint32(b.w[wMsgSize].Load()) }
 // Reports tells whether Replier bindings are reported (R7.1).
 func (b *Bus) Reports() bool { return b.w[wReports].Load()&1 != 0 }
 
+// slotsUsed is the highest slot that was ever used.
+func (b *Bus) slotsUsed() int { return int(min(b.w[wSlots].Load(), uint64(b.cfg.MaxKsocks))) }
+
+// cellsUsed is the number of cells that were ever used.
+func (b *Bus) cellsUsed() int { return int(min(b.w[wCells].Load(), uint64(b.cfg.MaxBindings))) }
+
 // NetCatches counts sleeps that ended by their timeout though there was
 // something to wake for: waker and supervisor both gone at the wrong moment.
 func (b *Bus) NetCatches() uint64 { return b.w[wNet].Load() }
@@ -73,7 +78,6 @@ type party struct {
 	slot int
 	area int // 2*slot, or 2*slot+1 for the reading side
 	plan planner
-	dead *atomic.Bool // set when the owner gives up; nil for none
 }
 
 func (p *party) init(b *Bus, slot, side int) {

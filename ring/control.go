@@ -154,12 +154,12 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		if !r.aside {
 			continue
 		}
-		kept, hasLost, err := p.keptState(&r.queueState)
+		losing, told, err := p.losing(&r.queueState)
 		if err != nil {
 			return 0, err
 		}
-		if hasLost || kept+r.n > b.cfg.KeptEvents { // all its copies or none (R6.1)
-			r.n, r.missed, r.lost = 0, true, !hasLost
+		if losing || int(r.kept)+r.n > b.cfg.KeptEvents { // all its copies or none (R6.1)
+			r.n, r.missed, r.lost = 0, true, !told
 			anyMissed = true
 		}
 	}
@@ -177,7 +177,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		for _, r := range p.to {
 			if r.lost {
 				// The copy of its newest binding, behind what is kept.
-				p.to[k] = recipient{queueState: r.queueState, i: r.i, n: 1, aside: true}
+				p.to[k] = recipient{queueState: r.queueState, i: r.i, n: 1, aside: true, losing: true}
 				k++
 			}
 		}
@@ -188,21 +188,15 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 	return codeOK, nil
 }
 
-// keptState counts the events kept for a Ksock, and tells whether it has been
-// given an UnbindEventsLost that it has not got yet: then it is the last.
-func (p *planner) keptState(q *queueState) (events int, lost bool, err error) {
-	b := p.b
-	head := b.w[q.s+sKeptHead].Load()
-	for k := range q.kept {
-		m, err := b.view(laneHandle(b.w[q.s+b.layout.kept+int((head+k)&b.kmask)].Load()))
-		if err != nil {
-			return 0, false, err
-		}
-		if lost = m.opts&optLost != 0; !lost {
-			events++
-		}
+// losing tells whether events have been lost for a Ksock since it last had none
+// kept, and whether the UnbindEventsLost that says so is still to be delivered.
+func (p *planner) losing(q *queueState) (losing, told bool, err error) {
+	tail := p.b.w[q.s+sKeptTail].Load()
+	if q.kept == 0 || p.b.w[q.s+sLosing].Load() != tail {
+		return false, false, nil
 	}
-	return events, lost, nil
+	m, err := p.b.view(laneHandle(p.b.w[q.s+p.b.layout.kept+int((tail-1)&p.b.kmask)].Load()))
+	return true, m.opts&optLost != 0, err
 }
 
 // keep plans that copies [i, i+n) of block h are kept aside.
@@ -216,6 +210,9 @@ func (p *planner) keep(r *recipient, h int) {
 	}
 	if r.n > 0 {
 		p.set(r.s+sKeptTail, tail, tail+uint64(r.n))
+	}
+	if r.losing {
+		p.set(r.s+sLosing, b.w[r.s+sLosing].Load(), tail+uint64(r.n))
 	}
 }
 

@@ -86,6 +86,14 @@ func (d *draft) fill(p *party) {
 	copy(b.bytesAt(d.h, d.data, len(h.Name)), h.Name)
 }
 
+// made is the version that the block was last made for.
+func (d *draft) made() uint64 {
+	if d == nil {
+		return 0
+	}
+	return d.version
+}
+
 // prepare makes the block good for the tables' version and for another try.
 func (d *draft) prepare(p *party) error {
 	b := p.b

@@ -33,6 +33,8 @@ const (
 	wReports = 33 // stamp[63] on[1]
 	wNextID  = 34 // the next Ksock's id
 	wNet     = 35 // wake-ups that only a timeout caught, all processes
+	wSlots   = 36 // the highest slot and the number of cells that were ever used,
+	wCells   = 37 // so that nobody looks at, and so takes memory for, what is beyond
 
 	wWaiters = 48 // a bit for each slot whose sender waits for room; [waiterWords]
 
@@ -55,6 +57,7 @@ const (
 	sKeptTail = 5 // position counters of the lane of kept events (R7.4)
 	sKeptHead = 6
 	sMissed   = 7 // messages missed for want of room
+	sLosing   = 8 // sKeptTail when events were lost last: more are until what is kept has gone
 	// the Ksock's reading side
 	sRead      = 16 // es[37] frz[1] ud[13] head[13]
 	sBytesOut  = 17 // bytes of large messages released
@@ -87,7 +90,7 @@ const (
 
 // Words of a binding's cell.
 const (
-	bBorn = 0 // first version of the tables that has it; none if never
+	bBorn = 0 // first version of the tables that has it; 0: none
 	bDied = 1 // first version that does not
 	bInfo = 2 // slot[12]@16 replier[1]@12 name length[10]
 	bKid  = 3 // Ksock id
@@ -132,15 +135,12 @@ const (
 )
 
 const (
-	journalWords = 1024
-	areaHead     = 2
-	laneMod      = 8192 // head of the normal lane is kept mod this
-	heldWords    = 2048 // half for the sending side, half for the reading side
-	heldHalf     = heldWords / 2
-	maxSlots     = 4096
-	maxCopies    = 16384
-	removeBatch  = 512 // messages that one entry removes at most
-	largeBytes   = 4096
+	areaHead   = 2
+	laneMod    = 8192 // head of the normal lane is kept mod this
+	heldHalf   = heldWords / 2
+	maxSlots   = 4096
+	maxCopies  = 16384
+	largeBytes = 4096
 )
 
 // Config is the geometry of a bus. Zero fields mean the defaults.
@@ -300,9 +300,6 @@ func Format(mem *shm.Memory, c Config) error {
 	}
 	w[hUUID].Store(uuid[0])
 	w[hUUID+1].Store(uuid[1])
-	for i := range c.MaxBindings {
-		w[l.cell(i)+bBorn].Store(never)
-	}
 	// Unit 0 is never given out, so that handle 0 is none; the rest is free.
 	w[l.block(1)+mSpan].Store(uint64(l.reserve))
 	w[l.block(1)+mHead].Store(headPool)

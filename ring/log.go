@@ -40,10 +40,6 @@ func outWord(op uint64, code uint8, h int) uint64 {
 	return op<<36 | uint64(code)<<28 | uint64(h)
 }
 
-// spinBeforeHelp is how often a process looks at an entry in progress before it
-// helps: about the time that its own process needs to finish it.
-const spinBeforeHelp = 40
-
 // append brings e into the log and sees it through. d, if not nil, is the block
 // that the entry is about: it is made good for the version of the tables first.
 //
@@ -53,7 +49,8 @@ const spinBeforeHelp = 40
 // plans it: a large fan-out can't starve behind small sends.
 func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 	b := p.b
-	for try := 0; direct && try < 2; {
+	for try, here := 0, shm.Here(); direct && try < 2; {
+		here.Forget(uint64(try), d.made())
 		a, err := p.idle()
 		if err != nil {
 			return outcome{}, err
@@ -89,7 +86,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 // claim is append's second way.
 func (p *party) claim(e entry, d *draft) (outcome, error) {
 	b, s := p.b, p.b.slot(p.slot)
-	for {
+	for here := shm.Here(); ; here.Forget(d.made()) {
 		a, err := p.idle()
 		if err != nil {
 			return outcome{}, err
@@ -111,7 +108,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 		if d != nil {
 			d.tried = true
 		}
-		for {
+		for here := shm.Here(); ; here.Forget() {
 			c := b.w[wCur].Load()
 			if curSeq(c) != curSeq(a) {
 				break
@@ -131,7 +128,9 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 // idle returns cur once no entry is in progress, helping as it must.
 func (p *party) idle() (uint64, error) {
 	spins := 0
+	here := shm.Here()
 	for {
+		here.Forget()
 		a := p.b.w[wCur].Load()
 		if curPhase(a) == curIdle {
 			return a, nil
@@ -215,7 +214,7 @@ func (p *party) carryOut(a uint64) error {
 			if uint(at) >= uint(b.payload) || at < headerWords && !changing(at) {
 				return corrupt("plan of entry %d changes word %d", curSeq(a), at)
 			}
-			b.w[at].CompareAndSwap(old, new)
+			b.w[at].Advance(old, new)
 		case stepRelease:
 			if err := b.release(at, old, int(new)); err != nil {
 				return err
@@ -229,7 +228,7 @@ func (p *party) carryOut(a uint64) error {
 			return corrupt("plan of entry %d has step %#x", curSeq(a), where)
 		}
 	}
-	b.w[wCur].CompareAndSwap(a, curWord(curSeq(a)+1, 0, curIdle))
+	b.w[wCur].Advance(a, curWord(curSeq(a)+1, 0, curIdle))
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kbus.internal/ring/model"
+	"kbus.internal/shm"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the random histories; 0: a new one each time")
@@ -26,20 +27,19 @@ func seed(t testing.TB) uint64 {
 
 // A pairUp does every operation on the bus and on the model, and compares.
 type pairUp struct {
-	t    testing.TB
-	w    *world
-	m    *model.Bus
-	k    []*Client // nil: closed
-	log  []string
-	size int
+	t   testing.TB
+	w   *world
+	m   *model.Bus
+	k   []*Client // nil: closed
+	log []string
 }
 
 var pairConfig = Config{MaxKsocks: 6, MaxBindings: 64, ArenaBytes: 1 << 20, KeptEvents: 3, QueueSlots: 128, MaxMessageSize: 4096}
 
-func newPair(t testing.TB) *pairUp {
+func newPair(t testing.TB, mem *shm.Memory) *pairUp {
 	ms := model.New(model.Config{MaxMessageSize: pairConfig.MaxMessageSize, KeptEvents: pairConfig.KeptEvents})
 	m, _ := ms.Bus(0)
-	return &pairUp{t: t, w: newWorld(t, pairConfig), m: m, k: make([]*Client, 4)}
+	return &pairUp{t: t, w: newWorldIn(t, pairConfig, mem), m: m, k: make([]*Client, 4)}
 }
 
 func (p *pairUp) check(what string, got, want any) {
@@ -224,9 +224,14 @@ func TestHistoriesAgainstModel(t *testing.T) {
 	if testing.Short() {
 		n = 200
 	}
+	size, err := pairConfig.RegionSize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := shm.Heap(size)
 	for h := range n {
 		r := rand.New(rand.NewPCG(s, uint64(h)))
-		p := newPair(t)
+		p := newPair(t, mem)
 		for range 150 {
 			p.step(r)
 		}

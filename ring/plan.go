@@ -382,9 +382,9 @@ type recipient struct {
 	queueState
 	i, n   int
 	missed bool
-	// Events only (R7.4): no room, so keep the copies aside; and whether their loss
-	// is to be told.
-	aside, lost bool
+	// Events only (R7.4): no room, so keep the copies aside; whether their loss is
+	// to be told; and whether this is what tells it.
+	aside, lost, losing bool
 }
 
 // send plans what the recipients in p.to get of a message. The bits come before

@@ -1,5 +1,7 @@
 package ring
 
+import "kbus.internal/shm"
+
 // A Message is one that has been read, in place: its data stays as it is until
 // Release (I7), even if the sender is gone.
 type Message struct {
@@ -71,7 +73,8 @@ func (c *Client) Take(m *Message) (bool, error) {
 // pop takes a copy off the lanes; 0 if there is none.
 func (c *Client) pop(held int) (uint64, error) {
 	b, s := c.b, c.s
-	for frozen := 0; ; {
+	for frozen, here := 0, shm.Here(); ; {
+		here.Forget(uint64(frozen))
 		r := readWord(b.w[s+sRead].Load())
 		if r.frozen() {
 			// An edit is in progress: finish it, it can't block us.
@@ -110,6 +113,7 @@ func (c *Client) pop(held int) (uint64, error) {
 		if !b.w[s+sRead].CompareAndSwap(uint64(r), uint64(next)) {
 			continue
 		}
+		here.Forget(e, uint64(next))
 		// Whoever found this queue full before the pop waits: the tail is read
 		// after it, so it counts all that they counted.
 		owing, limit := b.w[s+sOwing].Load()&0xffff, b.w[s+sLimit].Load()&0xffffffff

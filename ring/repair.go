@@ -60,7 +60,7 @@ func (a *Admin) close(slot int) error {
 	if _, err := a.p.idle(); err != nil {
 		return err
 	}
-	for k := 0; k <= b.cfg.MaxKsocks; k++ {
+	for k := 1; k <= b.slotsUsed(); k++ {
 		b.wake(k) // a waker may have died before it did
 	}
 	kid := b.w[s+sKid].Load()
@@ -95,13 +95,14 @@ func (a *Admin) close(slot int) error {
 		return err
 	}
 	// As asker it is gone now, and nobody reads its ledger any more.
-	for i := range b.lmask + 1 {
+	owing := b.w[s+sOwing].Load()
+	for i, left := 0, owing&0xffff; i <= b.lmask && left > 0; i++ {
 		at := s + b.layout.led + i
 		if w := b.w[at].Load(); ledState(w) != ledFree {
 			b.w[at].CompareAndSwap(w, ledWord(ledFree, ledVer(w)+1, 0))
+			left--
 		}
 	}
-	owing := b.w[s+sOwing].Load()
 	b.w[s+sOwing].CompareAndSwap(owing, (owing>>16+1)<<16)
 	if err := a.empty(slot); err != nil {
 		return err
@@ -164,7 +165,7 @@ type debt struct {
 // (0: by any), with the order that record word holds.
 func (a *Admin) debts(state uint64, replier, order int) (l []debt) {
 	b := a.b
-	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		left := b.w[b.slot(s)+sOwing].Load() & 0xffff
 		for i := 0; i <= b.lmask && left > 0; i++ {
 			w := b.w[b.slot(s)+b.layout.led+i].Load()

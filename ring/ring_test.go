@@ -26,7 +26,13 @@ func newWorld(t testing.TB, c Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem := shm.Heap(n)
+	return newWorldIn(t, c, shm.Heap(n))
+}
+
+// newWorldIn makes a world in memory that may have been one before.
+func newWorldIn(t testing.TB, c Config, mem *shm.Memory) *world {
+	t.Helper()
+	clear(mem.Bytes())
 	if err := Format(mem, c); err != nil {
 		t.Fatal(err)
 	}

@@ -65,10 +65,10 @@ func (b *Bus) update() error {
 		clear(t.routes)
 		if t.version == 0 || v < t.version || v-t.version > journalWords/2 {
 			t.reset()
-			for i := range b.cfg.MaxBindings {
+			for i := range b.cellsUsed() {
 				b.readCell(i, v)
 			}
-			for s := 1; s <= b.cfg.MaxKsocks; s++ {
+			for s := 1; s <= b.slotsUsed(); s++ {
 				b.readSlot(s)
 			}
 		} else {
@@ -137,7 +137,7 @@ func (b *Bus) cellOf(i int, v uint64) (x binding, ok bool) {
 	c := b.layout.cell(i)
 	born := b.w[c+bBorn].Load()
 	died := b.w[c+bDied].Load()
-	if born > v || died <= v {
+	if born == 0 || born > v || died <= v {
 		return x, false
 	}
 	info := b.w[c+bInfo].Load()
@@ -241,7 +241,7 @@ func (t *tables) first(listeners []uint64, c uint64, to []uint64) []uint64 {
 
 // findKid finds the slot of an open Ksock, 0 if there is none.
 func (b *Bus) findKid(id uint32) int {
-	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		if b.w[b.slot(s)+sKid].Load() == uint64(kidOpen)<<32|uint64(id) {
 			return s
 		}

@@ -1,5 +1,11 @@
 package ring
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
 // Stats is what a bus looks like at one moment; the parts are read one by one
 // while it works.
 type Stats struct {
@@ -7,7 +13,7 @@ type Stats struct {
 	MessageSize uint32 // limit now, in bytes
 	Reports     bool
 	Ksocks      []KsockStats
-	Bindings    []BindingStats
+	Bindings    []BindingStats // newest first, as messages go by them (R4.7)
 	Arena       ArenaStats
 	NetCatches  uint64 // wake-ups that only a timeout caught
 }
@@ -59,7 +65,7 @@ type SlotInfo struct {
 
 // Slots lists the slots in use, for a supervisor that takes a bus over.
 func (b *Bus) Slots() (l []SlotInfo) {
-	for s := 1; s <= b.cfg.MaxKsocks; s++ {
+	for s := 1; s <= b.slotsUsed(); s++ {
 		at := b.slot(s)
 		k := b.w[at+sKid].Load()
 		if k>>32 == kidFree {
@@ -93,7 +99,8 @@ func (b *Bus) Stats() (Stats, error) {
 	}
 	b.mu.Lock()
 	err := b.update()
-	for _, x := range b.tables.cells {
+	cells := slices.SortedFunc(maps.Values(b.tables.cells), func(x, y binding) int { return cmp.Compare(y.born, x.born) })
+	for _, x := range cells {
 		if b.tables.kids[x.slot] == x.kid {
 			st.Bindings = append(st.Bindings, BindingStats{x.kid, x.replier, x.name})
 		}

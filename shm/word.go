@@ -21,6 +21,10 @@ func (w *Word) Store(x uint64) { w.v.Store(x) }
 // CompareAndSwap sets the word to new if it is old, and tells whether it did.
 func (w *Word) CompareAndSwap(old, new uint64) bool { return w.v.CompareAndSwap(old, new) }
 
+// Advance sets the word to new if it is old, and does not tell: for steps that
+// any of several processes may take.
+func (w *Word) Advance(old, new uint64) { w.v.CompareAndSwap(old, new) }
+
 // Add adds delta to the word and returns the sum.
 func (w *Word) Add(delta uint64) uint64 { return w.v.Add(delta) }
 

@@ -20,6 +20,7 @@ const (
 	OpLoad Op = iota
 	OpStore
 	OpCompareAndSwap
+	OpAdvance
 	OpAdd
 	OpPut
 )
@@ -27,14 +28,19 @@ const (
 // A Scheduler decides which simulated process goes on at each operation on a
 // shared word. Before is called ahead of an operation and may keep the caller
 // as long as it likes, or panic to end it; After is called behind it, with the
-// word's value before and after, and says what the caller learns in seen. Wait,
-// Wake and Pause stand for the operations of the same names.
+// word's value before and after, and says what the caller learns in seen; Failed
+// instead behind a CompareAndSwap that expected something else, and Advanced
+// behind every Advance. The others stand for the operations of the same names.
 type Scheduler interface {
 	Before(w *Word, op Op)
 	After(w *Word, op Op, old, new, seen uint64)
+	Failed(w *Word, is, expected uint64)
+	Advanced(w *Word, was, expected, new uint64)
 	Wait(w *Word, old uint32, timeout time.Duration)
 	Wake(w *Word)
 	Pause()
+	Here() [2]uint64
+	Forget(here [2]uint64, keep []uint64)
 }
 
 var scheduler Scheduler
@@ -82,12 +88,27 @@ func (w *Word) CompareAndSwap(old, new uint64) bool {
 	// Only one simulated process runs at a time: Load and Store are one step.
 	x := w.v.Load()
 	if x != old {
-		s.After(w, OpCompareAndSwap, x, x, 0)
+		s.Failed(w, x, old)
 		return false
 	}
 	w.v.Store(new)
 	s.After(w, OpCompareAndSwap, x, new, 1)
 	return true
+}
+
+// Advance sets the word to new if it is old, and does not tell.
+func (w *Word) Advance(old, new uint64) {
+	s := scheduler
+	if s == nil {
+		w.v.CompareAndSwap(old, new)
+		return
+	}
+	s.Before(w, OpAdvance)
+	x := w.v.Load()
+	if x == old {
+		w.v.Store(new)
+	}
+	s.Advanced(w, x, old, new)
 }
 
 // Add adds delta to the word and returns the sum.

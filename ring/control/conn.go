@@ -186,10 +186,10 @@ func (c *Conn) Call(ctx context.Context, r *Request, f *os.File) (*Answer, *os.F
 	if f != nil {
 		files = []*os.File{f}
 	}
-	if err := c.t.Send(ctx, b, files...); err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+	if err := c.t.Send(ctx, b, files...); err != nil && !ended(err) {
 		return nil, nil, fmt.Errorf("ask the supervisor: %w", err)
 	}
-	// A broken pipe is the end, and the end's reason comes by receive.
+	// If the connection has ended, the reason comes by receive.
 	select {
 	case g := <-got:
 		return g.result()
@@ -211,6 +211,10 @@ func (c *Conn) Call(ctx context.Context, r *Request, f *os.File) (*Answer, *os.F
 			return nil, nil, context.Cause(ctx)
 		}
 	}
+}
+
+func ended(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, os.ErrClosed)
 }
 
 func (g reply) result() (*Answer, *os.File, error) {

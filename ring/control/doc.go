@@ -5,8 +5,9 @@
 // A Ksock has one SOCK_SEQPACKET connection to the supervisor's socket
 // ([DefaultSocket]). Its first request is [OpOpen] or [OpReattach]; the end of
 // the connection closes the Ksock, whether it was closed in order or its
-// process died (R4.8). So a library unmaps the region first and ends the
-// connection last. Tools that only look, and callers of [OpNewBus], use a
+// process died (R4.8), and frees its slot. So a library unmaps the region first
+// and ends the connection last; if it still needs the region for messages that it
+// holds in place, it asks for [OpClose] at once, with Value 0. Tools that only look, and callers of [OpNewBus], use a
 // connection without a Ksock ([Dial]).
 //
 // The supervisor knows the other end by its peer credentials and its pidfd;
@@ -30,7 +31,8 @@
 //	OpMaxMessages           Value (0 asks)                 Value: the limit now            R3.2
 //	OpMessageSize           Value (0, 1 ask)               Value: the answer of R2.6
 //	OpOnlyOnce, OpReports   Value: Off, On, Ask            Value: the setting before       R3.9
-//	OpClose                                                the Ksock is closed when it comes
+//	OpClose                 Value: 1 if the region is      the Ksock is closed when it comes (R4.8)
+//	                        unmapped
 //	OpNewBus                Config                         Value: the number               R3.1
 //	OpBuses                 From                           Buses, Next
 //	OpKsocks                Bus From                       Ksocks, Next

@@ -179,7 +179,7 @@ const (
 var uses = [opEnd]struct{ bus, slot, value, from, readOnly, name, config bool }{
 	OpOpen:        {bus: true, readOnly: true},
 	OpReattach:    {bus: true, slot: true},
-	OpClose:       {},
+	OpClose:       {value: true},
 	OpBind:        {name: true},
 	OpUnbind:      {name: true},
 	OpBound:       {name: true},

@@ -14,7 +14,7 @@ import (
 var requests = []Request{
 	{Op: OpOpen, Number: 1, Bus: 255, ReadOnly: true},
 	{Op: OpReattach, Number: 2, Bus: 3, Slot: 4, Ksock: 5, Token: Token{1, 15: 9}},
-	{Op: OpClose, Number: 3},
+	{Op: OpClose, Number: 3, Value: 1},
 	{Op: OpBind, Number: 4, Name: "$.A.*", Replier: true},
 	{Op: OpUnbind, Number: math.MaxUint32, Name: "$." + strings.Repeat("x", MaxName-2)},
 	{Op: OpBound, Number: 6, Name: "$.B"},
@@ -95,7 +95,7 @@ func TestRequestsThatAreNone(t *testing.T) {
 		"token without slot":  {Op: OpOpen, Number: 1, Token: Token{1}},
 		"config not read":     {Op: OpOpen, Number: 1, Config: Config{ArenaBytes: 1}},
 		"read-only not read":  {Op: OpReattach, Number: 1, ReadOnly: true},
-		"value not read":      {Op: OpClose, Number: 1, Value: 1},
+		"value not read":      {Op: OpOpen, Number: 1, Value: 1},
 		"page of a non-table": {Op: OpClose, Number: 1, From: 1},
 	} {
 		if _, err := r.Append(nil); !errors.Is(err, ErrFrame) {

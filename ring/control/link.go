@@ -21,7 +21,7 @@ type Link struct {
 	bus    uint32
 	slot   uint32
 	ksock  uint32
-	token  Token
+	token  Token // keep's
 	region *os.File
 	stop   context.CancelCauseFunc // ends all waiting
 	ctx    context.Context
@@ -168,8 +168,10 @@ func (l *Link) reattach() (*Conn, error) {
 	for pause := least; ; pause = min(2*pause, most) {
 		c, err := Dial(l.ctx, l.socket)
 		if err == nil {
-			_, _, err = c.Call(l.ctx, &Request{Op: OpReattach, Bus: l.bus, Slot: l.slot, Ksock: l.ksock, Token: l.token}, l.region)
+			var a *Answer
+			a, _, err = c.Call(l.ctx, &Request{Op: OpReattach, Bus: l.bus, Slot: l.slot, Ksock: l.ksock, Token: l.token}, l.region)
 			if err == nil {
+				l.token = a.Token // the one that the next supervisor will know
 				return c, nil
 			}
 			c.Close()
@@ -339,7 +341,7 @@ func (l *Link) Close() error {
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		if _, _, err := c.Call(l.ctx, &Request{Op: OpClose}, nil); !errors.Is(err, ErrLost) {
+		if _, _, err := c.Call(l.ctx, &Request{Op: OpClose, Value: 1}, nil); !errors.Is(err, ErrLost) {
 			l.end(os.ErrClosed)
 		}
 	}()

@@ -188,13 +188,13 @@ func TestWaitingRequestHoldsNoPlace(t *testing.T) { // R6.5
 		b.sends(x, announce("$.T", "takes the place"), 3)
 		return b, s, r
 	}
-	b, s, r := setup()
+	b, s, _ := setup()
 	_, err := b.SendAgain(s) // looks for a place first
 	b.is(err, unix.ENOLCK)
 	_, err = b.SendAgain(s) // the Request is lost, the Ksock free
 	b.is(err, unix.ENOMSG)
 
-	b, s, r = setup()
+	b, s, r := setup()
 	b.gets(r, "1 Q?!=fill")
 	b.poll(s, true, true) // does not look, and takes its asker over the limit
 	b.gets(r, "2 Q?!")

@@ -1,0 +1,14 @@
+//go:build !kbuscheck
+
+package ring
+
+// Sizes that the checker of interleavings has smaller (sizes_check.go).
+const (
+	journalWords = 1024
+	heldWords    = 2048 // half for the sending side, half for the reading side
+	removeBatch  = 512  // messages that one entry removes at most
+
+	// spinBeforeHelp is how often a process looks at an entry in progress before
+	// it helps: about the time that its own process needs to finish it.
+	spinBeforeHelp = 40
+)

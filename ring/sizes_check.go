@@ -1,0 +1,11 @@
+//go:build kbuscheck
+
+package ring
+
+// Small, so that few steps reach what many do otherwise; see sizes.go.
+const (
+	journalWords   = 16
+	heldWords      = 16
+	removeBatch    = 2
+	spinBeforeHelp = 0
+)

@@ -1,0 +1,250 @@
+package supervisor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring"
+	"kbus.internal/ring/control"
+	"kbus.internal/shm/shmtest"
+)
+
+func TestMain(m *testing.M) {
+	shmtest.Main(m, map[string]func() error{
+		"supervisor": supervisorChild,
+		"ksocks":     ksocksChild,
+	})
+}
+
+// small is a bus that takes little memory.
+var small = ring.Config{MaxKsocks: 64, ArenaBytes: 8 << 20, MaxMessageSize: 1 << 20}
+
+// start starts a supervisor in this process.
+func start(t testing.TB, o Options) *Supervisor {
+	t.Helper()
+	if o.Socket == "" {
+		o.Socket = filepath.Join(t.TempDir(), "socket")
+	}
+	if o.Bus == (ring.Config{}) {
+		o.Bus = small
+	}
+	s, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func open(t testing.TB, socket string, bus int) *control.Link {
+	t.Helper()
+	l, err := control.Open(t.Context(), socket, bus, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func call(t testing.TB, l *control.Link, r control.Request) uint32 {
+	t.Helper()
+	a, err := l.Call(t.Context(), &r)
+	if err != nil {
+		t.Fatalf("%v: %v", r.Op, err)
+	}
+	return a.Value
+}
+
+// ask asks on a connection without a Ksock.
+func ask(t testing.TB, socket string, r control.Request) (*control.Answer, error) {
+	t.Helper()
+	c, err := control.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	a, f, err := c.Call(t.Context(), &r, nil)
+	if f != nil {
+		f.Close()
+	}
+	return a, err
+}
+
+func ksocks(t testing.TB, socket string, bus uint32) []control.KsockInfo {
+	t.Helper()
+	a, err := ask(t, socket, control.Request{Op: control.OpKsocks, Bus: bus})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Ksocks
+}
+
+// eventually waits until ok; the test's own deadline is the limit.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal(what)
+		}
+	}
+}
+
+// child is a process that takes a line and answers with one.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func spawn(t testing.TB, c *exec.Cmd) *child {
+	t.Helper()
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ch := &child{cmd: c, in: in, out: bufio.NewReader(out)}
+	t.Cleanup(func() { ch.kill() })
+	return ch
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+func (c *child) line(t testing.TB) string {
+	t.Helper()
+	s, err := c.out.ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child has ended: %v", errors.Join(err, c.cmd.Wait()))
+	}
+	return strings.TrimSuffix(s, "\n")
+}
+
+func (c *child) tell(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if _, err := fmt.Fprintf(c.in, format+"\n", args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask tells a child of ksocksChild something and expects success.
+func (c *child) ask(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	c.tell(t, format, args...)
+	s := c.line(t)
+	ok, isOK := strings.CutPrefix(s, "ok ")
+	if !isOK {
+		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	}
+	return ok
+}
+
+// askErr expects an error and returns its text, which begins with the errno's name.
+func (c *child) askErr(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	c.tell(t, format, args...)
+	s := c.line(t)
+	text, isErr := strings.CutPrefix(s, "error ")
+	if !isErr {
+		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	}
+	return text
+}
+
+func (c *child) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+	if s == syscall.SIGSTOP {
+		// Stopped is only who has been seen to be.
+		var info unix.Siginfo
+		if err := unix.Waitid(unix.P_PID, c.pid(), &info, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// kill kills and reaps; it may be repeated.
+func (c *child) kill() {
+	c.cmd.Process.Kill()
+	c.in.Close()
+	c.cmd.Wait()
+}
+
+// supervise starts a supervisor as a process.
+func supervise(t testing.TB, socket string, args ...string) *child {
+	t.Helper()
+	c := spawn(t, shmtest.Command(t, "supervisor", append([]string{socket}, args...)...))
+	if s := c.line(t); s != "ready" {
+		t.Fatal(s)
+	}
+	return c
+}
+
+// supervisorChild runs a supervisor until its input ends: SOCKET [KEY=VALUE...].
+func supervisorChild() error {
+	o := Options{Socket: os.Args[1], Bus: small}
+	for _, arg := range os.Args[2:] {
+		key, value, _ := strings.Cut(arg, "=")
+		n, _ := strconv.Atoi(value)
+		switch key {
+		case "buses":
+			o.Buses = n
+		case "files":
+			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}); err != nil {
+				return err
+			}
+		case "allow":
+			o.AllowUsers = append(o.AllowUsers, uint32(n))
+		case "systemd":
+			o.Systemd = true
+			if pid := os.Getenv("TEST_LISTEN_FDS"); pid != "" { // only the child knows its pid
+				os.Setenv("LISTEN_FDS", pid)
+				os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+			}
+		case "log":
+			o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+		default:
+			return fmt.Errorf("what is %q?", arg)
+		}
+	}
+	s, err := Start(o)
+	if err != nil {
+		fmt.Println(err)
+		return err
+	}
+	fmt.Println("ready")
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		s.Close()
+	}()
+	return s.Wait()
+}
+
+func ksockProcess(t testing.TB, socket string) *child {
+	t.Helper()
+	return spawn(t, shmtest.Command(t, "ksocks", socket))
+}

@@ -1,0 +1,368 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring/control"
+	"kbus.internal/shm"
+	"kbus.internal/shm/handoff"
+	"kbus.internal/shm/shmtest"
+)
+
+// R9.2, R4.8: who waits for the answer of a process that is killed gets a
+// Status, GoneAway or Ignored.
+func TestDeathIsAnswered(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	supervise(t, socket)
+	asker := openEnd(t, socket, 0)
+	var took []time.Duration
+	for i := range 21 {
+		c := ksockProcess(t, socket)
+		c.ask(t, "open 0")
+		c.ask(t, "replier 0 $.R")
+		asker.request(t, "$.R")
+		want := "$.KBUS.Replier.GoneAway"
+		if i%2 == 0 {
+			c.ask(t, "next 0")
+			want = "$.KBUS.Replier.Ignored"
+		}
+		begin := time.Now()
+		c.signal(t, syscall.SIGKILL)
+		if got := asker.mustNext(t); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		took = append(took, time.Since(begin))
+		c.kill()
+	}
+	slices.Sort(took)
+	t.Logf("from SIGKILL to the Status: median %v, longest %v", took[len(took)/2], took[len(took)-1])
+}
+
+// R9.4: killed with SIGKILL while messages flow, and started again, time and
+// again: no message is lost or doubled, control calls wait, and all Ksocks stay.
+func TestKilledUnderLoad(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	sender, reader := ksockProcess(t, socket), ksockProcess(t, socket)
+	sender.ask(t, "open 0")
+	reader.ask(t, "open 0")
+	reader.ask(t, "listen 0 $.Flow")
+	const count = 200_000
+	sender.tell(t, "flow 0 $.Flow %d", count)
+	reader.tell(t, "drain 0 %d", count)
+	third := openEnd(t, socket, 0)
+	for i := range 5 {
+		sv.kill()
+		name := fmt.Sprintf("$.A.%d", i)
+		bound := make(chan error)
+		go func() {
+			_, err := third.Call(t.Context(), &control.Request{Op: control.OpBind, Name: name})
+			bound <- err
+		}()
+		sv = supervise(t, socket)
+		if err := <-bound; err != nil {
+			t.Fatalf("bind while there was no supervisor: %v", err)
+		}
+		if n := call(t, third.Link, control.Request{Op: control.OpBound, Name: name}); n != 1 {
+			t.Errorf("bound %d times", n)
+		}
+	}
+	for _, c := range []*child{sender, reader} {
+		if s := c.line(t); s != "ok " {
+			t.Error(s)
+		}
+	}
+	k := ksocks(t, socket, 0)
+	if len(k) != 3 || k[0].Sent != count || k[1].Received != count || k[1].Missed != 0 || k[0].Ksock != 1 || k[2].Ksock != 3 {
+		t.Errorf("%+v", k)
+	}
+	// The new supervisor watches them as the old one did.
+	sender.kill()
+	eventually(t, "the dead sender's Ksock is closed", func() bool { return len(ksocks(t, socket, 0)) == 2 })
+	reader.ask(t, "close 0")
+	if id := openEnd(t, socket, 0).Ksock(); id != 4 {
+		t.Errorf("next Ksock is %d", id)
+	}
+}
+
+// R9.3, R9.4: a bus is taken over though all who use it are stopped; what
+// was in their queues is there when they go on.
+func TestTakenOverFromTheStopped(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket, "buses=2")
+	a, b := ksockProcess(t, socket), ksockProcess(t, socket)
+	a.ask(t, "open 0")
+	a.ask(t, "listen 0 $.A")
+	b.ask(t, "open 1")
+	a.ask(t, "flow 0 $.A 3")
+	a.signal(t, syscall.SIGSTOP)
+	b.signal(t, syscall.SIGSTOP)
+	sv.kill()
+	sv = supervise(t, socket, "buses=2")
+	e := openEnd(t, socket, 0)
+	if e.Ksock() != 2 {
+		t.Errorf("Ksock %d on a bus that has one", e.Ksock())
+	}
+	if err := e.sendWaiting(t.Context(), "$.A", "4"); err != nil {
+		t.Error(err)
+	}
+	if k := ksocks(t, socket, 1); len(k) != 1 || int(k[0].PID) != b.pid() {
+		t.Errorf("%+v", k)
+	}
+	// And again, with one more.
+	sv.kill()
+	supervise(t, socket, "buses=2")
+	a.signal(t, syscall.SIGCONT)
+	a.ask(t, "drain 0 4")
+	a.ask(t, "max 0 7")
+	if n := call(t, e.Link, control.Request{Op: control.OpMaxMessages, Value: 9}); n != 9 {
+		t.Error(n)
+	}
+	// One that never goes on is watched all the same.
+	b.kill()
+	eventually(t, "the dead one's Ksock is closed", func() bool { return len(ksocks(t, socket, 1)) == 0 })
+}
+
+// R4.8, R5.6: who died, or closed, while there was no supervisor is dealt with by the next.
+func TestGoneMeanwhile(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	asker := openEnd(t, socket, 0)
+	dying, closing := ksockProcess(t, socket), ksockProcess(t, socket)
+	for i, c := range []*child{dying, closing} {
+		c.ask(t, "open 0")
+		c.ask(t, "replier 0 $.R%d", i)
+		asker.request(t, fmt.Sprintf("$.R%d", i))
+	}
+	dying.ask(t, "next 0")
+	sv.kill()
+	dying.kill()
+	closing.ask(t, "close 0")
+	supervise(t, socket)
+	got := []string{asker.mustNext(t), asker.mustNext(t)}
+	slices.Sort(got)
+	if want := []string{"$.KBUS.Replier.GoneAway", "$.KBUS.Replier.Ignored"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	eventually(t, "two are closed", func() bool { return len(ksocks(t, socket, 0)) == 1 })
+}
+
+// A bus begins anew when, and only when, nobody is left who holds it.
+func TestNobodyHoldsIt(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket, "buses=2")
+	c, d := ksockProcess(t, socket), ksockProcess(t, socket)
+	for range 2 {
+		c.ask(t, "open 0")
+	}
+	d.ask(t, "open 1")
+	sv.kill()
+	c.kill()
+	sv = supervise(t, socket, "buses=2")
+	if id := openEnd(t, socket, 0).Ksock(); id != 1 {
+		t.Errorf("Ksock %d on a bus that began anew", id)
+	}
+	if id := openEnd(t, socket, 1).Ksock(); id != 2 {
+		t.Errorf("Ksock %d on a bus that goes on", id)
+	}
+	// What had been asked for beside Buses is there, too.
+	if a, err := ask(t, socket, control.Request{Op: control.OpNewBus}); err != nil || a.Value != 2 {
+		t.Fatalf("%v %v", a, err)
+	}
+	e := openEnd(t, socket, 2)
+	sv.kill()
+	supervise(t, socket)
+	if call(t, e.Link, control.Request{Op: control.OpBind, Name: "$.A"}); e.Ksock() != 1 {
+		t.Error(e.Ksock())
+	}
+}
+
+// A pid that another process has now is not taken for the old one's.
+func TestHolderIsKnownByStartTime(t *testing.T) {
+	me, err := handoff.OpenProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer me.Close()
+	for _, tc := range []struct {
+		start uint64
+		want  error
+	}{{me.StartTime(), nil}, {me.StartTime() - 1, handoff.ErrGone}} {
+		p, err := openHolder(holder{os.Getpid(), tc.start})
+		if !errors.Is(err, tc.want) {
+			t.Errorf("start %d: %v", tc.start, err)
+		}
+		if err == nil {
+			p.Close()
+		}
+	}
+	// The whole way: the Ksock of a slot whose process has another start time is closed.
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	e := openEnd(t, socket, 0)
+	sv.kill()
+	var f stateFile
+	data, err := os.ReadFile(socket + ".state")
+	if err := errors.Join(err, json.Unmarshal(data, &f)); err != nil {
+		t.Fatal(err)
+	}
+	f.Buses[0].Holders[0].Start--
+	if data, err = json.Marshal(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(socket+".state", data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	supervise(t, socket)
+	<-e.Done()
+	if err := e.Err(); !errors.Is(err, unix.ESTALE) {
+		t.Errorf("a Ksock of an unknown region: %v", err)
+	}
+}
+
+// Only the Ksock itself gets back what is its own.
+func TestReattachIsChecked(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	dial := func() *control.Conn {
+		t.Helper()
+		c, err := control.Dial(t.Context(), socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	a, region, err := dial().Call(t.Context(), &control.Request{Op: control.OpOpen}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close()
+	other := ksockProcess(t, socket)
+	other.ask(t, "open 0")
+	sv.kill()
+	supervise(t, socket)
+
+	foreign, err := shm.Create("kbus-0", 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	plain, err := os.Create(filepath.Join(t.TempDir(), "plain"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	good := control.Request{Op: control.OpReattach, Slot: a.Slot, Ksock: a.Ksock, Token: a.Token}
+	with := func(f func(*control.Request)) control.Request {
+		r := good
+		f(&r)
+		return r
+	}
+	for name, tc := range map[string]struct {
+		r    control.Request
+		f    *os.File
+		want error
+	}{
+		"foreign region": {good, foreign.File(), unix.ESTALE},
+		"plain file":     {good, plain, unix.ESTALE},
+		"token":          {with(func(r *control.Request) { r.Token[3]++ }), region, unix.ESTALE},
+		"slot":           {with(func(r *control.Request) { r.Slot++ }), region, unix.ESTALE},
+		"absurd slot":    {with(func(r *control.Request) { r.Slot = 1 << 31 }), region, unix.ESTALE},
+		"Ksock":          {with(func(r *control.Request) { r.Ksock++ }), region, unix.ESTALE},
+		"another's":      {with(func(r *control.Request) { r.Slot, r.Ksock = 2, 2 }), region, unix.ESTALE},
+		"bus":            {with(func(r *control.Request) { r.Bus = 9 }), region, unix.ENOENT},
+		"nothing":        {good, nil, unix.EPROTO},
+	} {
+		if _, _, err := dial().Call(t.Context(), &tc.r, tc.f); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c := dial()
+	if _, _, err := c.Call(t.Context(), &good, region); err != nil {
+		t.Fatalf("the right one: %v", err)
+	}
+	if _, _, err := c.Call(t.Context(), &control.Request{Op: control.OpMaxMessages}, nil); err != nil {
+		t.Error(err)
+	}
+	again := good
+	if _, _, err := dial().Call(t.Context(), &again, region); !errors.Is(err, unix.ESTALE) {
+		t.Errorf("twice: %v", err)
+	}
+}
+
+// A supervisor that may not look at the process that holds the bus (another
+// user's) does not begin anew, says for whom it waits, and gets the bus back
+// from it; or begins anew when it has died.
+func TestWaitsForTheHolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start processes of other users")
+	}
+	const owner, guest = 64001, 64002
+	dir, err := os.MkdirTemp("", "kbus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, owner, owner)); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "socket")
+	as := func(uid uint32, child string, args ...string) *child {
+		cmd := shmtest.Command(t, child, append([]string{socket}, args...)...)
+		cmd.Path = "/proc/self/exe"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return spawn(t, cmd)
+	}
+	supervise := func() *child {
+		t.Helper()
+		c := as(owner, "supervisor", "allow="+strconv.Itoa(guest))
+		if s := c.line(t); s != "ready" {
+			t.Fatal(s)
+		}
+		return c
+	}
+	sv := supervise()
+	holder, late := as(guest, "ksocks"), as(guest, "ksocks")
+	holder.ask(t, "open 0")
+	holder.signal(t, syscall.SIGSTOP)
+	sv.kill()
+	sv = supervise()
+	if e := late.askErr(t, "open 0"); !strings.HasPrefix(e, "EAGAIN") || !strings.Contains(e, strconv.Itoa(holder.pid())) {
+		t.Errorf("open: %s", e)
+	}
+	holder.signal(t, syscall.SIGCONT)
+	holder.ask(t, "max 0 0") // waits until it is back
+	if s := late.ask(t, "open 0"); s != "0 2" {
+		t.Errorf("open: %s", s)
+	}
+
+	for _, c := range []*child{holder, late} {
+		c.signal(t, syscall.SIGSTOP)
+	}
+	sv.kill()
+	supervise()
+	last := as(guest, "ksocks")
+	holder.kill()
+	if e := last.askErr(t, "open 0"); !strings.HasPrefix(e, "EAGAIN") {
+		t.Errorf("open: %s", e)
+	}
+	late.kill()
+	eventually(t, "the bus begins anew", func() bool {
+		last.tell(t, "open 0")
+		s := last.line(t)
+		return s == "ok 0 1"
+	})
+}

@@ -1,0 +1,157 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// state is what a supervisor that is killed leaves to the next: which buses
+// there are, how to know their regions again, and who holds them. It is
+// written before the first descriptor of a region goes to a process, so
+// whoever holds a region is in it. (Some who are in it may hold it no more.)
+type state struct {
+	path string
+
+	mu    sync.Mutex
+	buses map[int]*busState
+}
+
+type busState struct {
+	Bus     int      `json:"bus"`
+	Region  regionID `json:"region"`
+	Secret  []byte   `json:"secret"` // makes the tokens
+	New     bool     `json:"new_secret,omitempty"`
+	Holders []holder `json:"holders"`
+
+	ksocks map[holder]int // Ksocks of each
+}
+
+type stateFile struct {
+	Version int         `json:"version"`
+	Boot    string      `json:"boot"`
+	Buses   []*busState `json:"buses"`
+}
+
+const stateVersion = 1
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// load reads what the predecessor left; nothing if there is nothing, or if it
+// is from before the last boot.
+func (s *state) load() ([]*busState, error) {
+	path := s.path
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var f stateFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, fmt.Errorf("state file %s is damaged (%w); remove it if no Ksock is left", path, err)
+	}
+	if f.Version != stateVersion {
+		return nil, fmt.Errorf("state file %s has version %d, this supervisor knows %d; start the one that wrote it, or remove it if no Ksock is left",
+			path, f.Version, stateVersion)
+	}
+	if f.Boot != bootID() {
+		return nil, nil
+	}
+	for _, b := range f.Buses {
+		if b == nil || b.Bus < 0 || b.Bus >= MaxBuses || s.buses[b.Bus] != nil || len(b.Secret) != secretSize {
+			return nil, fmt.Errorf("state file %s is damaged; remove it if no Ksock is left", path)
+		}
+		s.enter(b)
+	}
+	return f.Buses, nil
+}
+
+// enter puts b in the table. It holds all that b names as holders.
+func (s *state) enter(b *busState) {
+	b.ksocks = map[holder]int{}
+	for _, h := range b.Holders {
+		b.ksocks[h] = 0
+	}
+	s.buses[b.Bus] = b
+}
+
+// add notes a bus, in place of one that had its number.
+func (s *state) add(b *busState) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enter(b)
+	return s.write()
+}
+
+// hold notes one more Ksock of h on the bus; when it returns without an error
+// the file says so.
+func (s *state) hold(bus int, h holder) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.buses[bus]
+	_, known := b.ksocks[h]
+	b.ksocks[h]++
+	if known {
+		return nil
+	}
+	if err := s.write(); err != nil {
+		b.drop(h)
+		return err
+	}
+	return nil
+}
+
+// drop notes one Ksock of h less. The file may go on naming h until it is
+// written the next time.
+func (s *state) drop(bus int, h holder) {
+	s.mu.Lock()
+	s.buses[bus].drop(h)
+	s.mu.Unlock()
+}
+
+// prune forgets those who were known to hold the bus and have no Ksock on it.
+func (s *state) prune(bus int) {
+	s.mu.Lock()
+	maps.DeleteFunc(s.buses[bus].ksocks, func(_ holder, n int) bool { return n == 0 })
+	s.mu.Unlock()
+}
+
+func (b *busState) drop(h holder) {
+	if b.ksocks[h]--; b.ksocks[h] <= 0 {
+		delete(b.ksocks, h)
+	}
+}
+
+// write replaces the file at once: whoever reads it gets the old or the new
+// one whole.
+func (s *state) write() error {
+	f := stateFile{Version: stateVersion, Boot: bootID(), Buses: []*busState{}}
+	for _, n := range slices.Sorted(maps.Keys(s.buses)) {
+		b := s.buses[n]
+		b.Holders = slices.Collect(maps.Keys(b.ksocks))
+		f.Buses = append(f.Buses, b)
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	tmp := s.path + ".new"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, s.path)
+}
