@@ -39,6 +39,9 @@ func (c *cutter) Before(_ *shm.Word, op shm.Op) {
 }
 func (c *cutter) After(*shm.Word, shm.Op, uint64, uint64, uint64) {}
 func (c *cutter) Failed(*shm.Word, uint64, uint64)                {}
+func (c *cutter) Advanced(*shm.Word, uint64, uint64, uint64)      {}
+func (c *cutter) Here() (h [2]uint64)                             { return h }
+func (c *cutter) Forget([2]uint64, []uint64)                      {}
 func (c *cutter) Wait(*shm.Word, uint32, time.Duration)           { panic("nobody may sleep here") }
 func (c *cutter) Wake(*shm.Word)                                  {}
 func (c *cutter) Pause()                                          { c.steps++ }
@@ -96,17 +99,17 @@ type simKsock struct {
 // A deathWorld is a bus, its processes, and the models of all that may have
 // become of it: an operation that was cut off may have been done or not.
 type deathWorld struct {
-	t      *testing.T
-	c      *cutter
-	r      *rand.Rand
-	mem    *shm.Memory
-	ab     *Bus
-	a      *Admin
-	ks     []*simKsock
-	models []maybe
+	t       *testing.T
+	c       *cutter
+	r       *rand.Rand
+	mem     *shm.Memory
+	ab      *Bus
+	a       *Admin
+	ks      []*simKsock
+	models  []maybe
 	pending []op
-	log    []string
-	most   map[string]int // steps of an operation that nobody ended
+	log     []string
+	most    map[string]int // steps of an operation that nobody ended
 }
 
 var deathConfig = Config{MaxKsocks: 5, MaxBindings: 48, ArenaBytes: 128 << 10, KeptEvents: 3, QueueSlots: 32, MaxMessageSize: 8192, QueueBytes: 1 << 30}
@@ -194,7 +197,7 @@ func (w *deathWorld) do(o op) string {
 		return fmt.Sprint(n, errno(err))
 	case "send":
 		id, err := k.c.Send(&o.h, make([]byte, o.data))
-		return sent(model.MessageID(id), err)
+		return sentText(model.MessageID(id), err)
 	case "loan":
 		l, err := k.c.Loan(int(o.n))
 		if err != nil {
@@ -212,14 +215,14 @@ func (w *deathWorld) do(o op) string {
 		if k.loan.Data() == nil {
 			k.loan = nil
 		}
-		return sent(model.MessageID(id), err)
+		return sentText(model.MessageID(id), err)
 	case "take":
 		var m Message
 		ok, err := k.c.Take(&m)
 		if err != nil || !ok {
 			return fmt.Sprint(ok, errno(err))
 		}
-		got := describe(model.Message{
+		got := messageText(model.Message{
 			ID: model.MessageID(m.ID), InReplyTo: model.MessageID(m.InReplyTo), To: m.To, From: m.From,
 			OrigFrom: model.EndPoint(m.OrigFrom), FinalTo: model.EndPoint(m.FinalTo), Flags: m.Flags, Name: m.Name, Data: string(m.Data()),
 		})
@@ -242,7 +245,7 @@ func (w *deathWorld) do(o op) string {
 		return fmt.Sprint(r, wr, errno(err))
 	case "again":
 		id, err := k.c.SendAgain()
-		return sent(model.MessageID(id), err)
+		return sentText(model.MessageID(id), err)
 	case "discard":
 		k.c.Discard()
 		return "ok"
@@ -252,14 +255,14 @@ func (w *deathWorld) do(o op) string {
 	panic(o.kind)
 }
 
-func sent(id model.MessageID, err error) string {
+func sentText(id model.MessageID, err error) string {
 	if err != nil {
 		id = model.MessageID{}
 	}
 	return fmt.Sprint(id, errno(err))
 }
 
-func describe(m model.Message) string {
+func messageText(m model.Message) string {
 	data := m.Data
 	if strings.Trim(data, "\x00") == "" {
 		data = fmt.Sprint(len(data), " zeros")
@@ -300,7 +303,7 @@ func (w *deathWorld) doModel(m *model.Bus, o op) string {
 			ID: model.MessageID(o.h.ID), InReplyTo: model.MessageID(o.h.InReplyTo), To: o.h.To,
 			Flags: o.h.Flags, Name: o.h.Name, Data: string(make([]byte, o.data)),
 		})
-		return sent(got, err)
+		return sentText(got, err)
 	case "loan", "unloan", "release":
 		return "ok"
 	case "take":
@@ -308,13 +311,13 @@ func (w *deathWorld) doModel(m *model.Bus, o op) string {
 		if err != nil || !ok {
 			return fmt.Sprint(ok, errno(err))
 		}
-		return describe(got)
+		return messageText(got)
 	case "poll":
 		r, wr, err := m.Poll(id)
 		return fmt.Sprint(r, wr, errno(err))
 	case "again":
 		got, err := m.SendAgain(id)
-		return sent(got, err)
+		return sentText(got, err)
 	case "discard":
 		return errno(m.Discard(id))
 	case "unread":
@@ -632,7 +635,7 @@ func (w *deathWorld) end() {
 		for range 100 {
 			n := len(w.log)
 			w.both(op{kind: "take", k: i})
-			if strings.HasSuffix(w.log[n], "= false ok") {
+			if strings.HasSuffix(w.log[n], "= falseok") {
 				break
 			}
 		}
