@@ -71,6 +71,7 @@ type Ksock struct {
 
 	// lead is full while a goroutine, the leader, may wait for messages.
 	lead    chan struct{}
+	heeded  heeded
 	readers atomic.Int32 // that wait, or are about to, for any message
 
 	// end is why no operation can be done any more. It and the next two are set
@@ -174,6 +175,9 @@ func (k *Ksock) shut(err error) {
 	k.smu.Unlock()
 	k.rmu.Unlock()
 	k.waits.Wait()
+	k.rmu.Lock() // there are two who end a Ksock: Close and watch
+	k.heeded.ignore()
+	k.rmu.Unlock()
 	k.file.close()
 }
 

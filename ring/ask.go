@@ -31,6 +31,9 @@ func (c *Client) WaitUntil(ctx context.Context, spin int, ready func() (bool, er
 	return c.wait(ctx, spin, ready)
 }
 
+// Nudge makes everybody who waits in this end look again whether the wait is over.
+func (c *Client) Nudge() { c.nudge() }
+
 // Withdraw discards the waiting message (R6.5) if it is the one of that id, and
 // tells whether it did: if not, it is no longer waiting.
 func (c *Client) Withdraw(id MessageID) bool {

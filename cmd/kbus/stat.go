@@ -161,10 +161,7 @@ func bytesText(n uint64) string {
 	for f >= 1024 && unit < len(units)-1 {
 		f, unit = f/1024, unit+1
 	}
-	if f == float64(uint64(f)) {
-		return fmt.Sprintf("%.0f %ciB", f, units[unit])
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[unit])
+	return fmt.Sprintf("%s %ciB", strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0"), units[unit])
 }
 
 type bindingJSON struct {

@@ -20,14 +20,13 @@ func upCommand() *cobra.Command {
 		buses          int
 		arena, message sizeFlag
 		users, groups  []string
-		quiet          bool
+		verbose        bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a supervisor and its buses",
 		Long: `Run a supervisor and its buses until Ctrl-C or SIGTERM, and print "ready" when
-Ksocks can be opened. What happens to buses and Ksocks is logged on standard
-error.
+Ksocks can be opened.
 
 Only this user is admitted unless others are allowed. If it is killed, the buses
 go on without it; started again at the same socket, it takes them over. Under
@@ -56,9 +55,11 @@ and leaves its buses in systemd's keeping.`,
 			if o.AllowGroups, err = lookUp("group", groups, groupNumber); err != nil {
 				return err
 			}
-			if !quiet {
-				o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelInfo
 			}
+			o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			s, err := supervisor.Start(o)
 			if err != nil {
 				return err
@@ -88,7 +89,7 @@ and leaves its buses in systemd's keeping.`,
 	f.StringSliceVar(&groups, "allow-group", nil, "admit this `GROUP`'s users, too (name or number; may be repeated)")
 	f.IntVar(&o.KsocksPerUser, "ksocks-per-user", 0, "`most` Ksocks of one user, on all buses (default: no limit, 128 for other users)")
 	f.IntVar(&o.BindingsPerUser, "bindings-per-user", 0, "`most` bindings of one user, on all buses (default: no limit, 4096 for other users)")
-	f.BoolVarP(&quiet, "quiet", "q", false, "log nothing")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log on standard error what happens to buses and Ksocks, not only what goes wrong")
 	return cmd
 }
 
