@@ -1,6 +1,7 @@
 package ksock_test
 
 import (
+	"context"
 	"testing"
 
 	"kbus.internal/ksock"
@@ -72,6 +73,51 @@ func TestRequestsInPlaceAllocateNothing(t *testing.T) {
 		v.Release()
 	})
 	s.want("allocations", n, 0.0)
+}
+
+// I8 for those who sleep until a message comes.
+func TestWaitingAllocatesNothing(t *testing.T) {
+	for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": t.Context()} {
+		t.Run(name, func(t *testing.T) {
+			s := setStage(t)
+			o := ksock.Options{Spin: -1}
+			a, b := s.openWith(o), s.openWith(o)
+			a.listen("$.Pong")
+			b.listen("$.Ping")
+			ping, pong := &ksock.Header{Name: "$.Ping"}, &ksock.Header{Name: "$.Pong"}
+			go func() {
+				for {
+					v, err := b.View(ctx)
+					if err != nil {
+						return // closed
+					}
+					v.Release()
+					loan, err := b.Loan(8)
+					if err == nil {
+						_, err = b.SendLoan(ctx, pong, loan)
+					}
+					if err != nil {
+						return
+					}
+				}
+			}()
+			n := testing.AllocsPerRun(300, func() {
+				loan, err := a.Loan(8)
+				if err == nil {
+					_, err = a.SendLoan(ctx, ping, loan)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				v, err := a.View(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				v.Release()
+			})
+			s.want("allocations", n, 0.0)
+		})
+	}
 }
 
 // One message of 64 bytes in place, sent and received by one process.

@@ -14,9 +14,8 @@ type call struct {
 	cancel context.CancelFunc // ends the caller's waiting
 
 	// Guarded by rmu.
-	sent    bool // not waiting to be sent any more
-	answer  *Message
-	dropped bool // nobody waits for the answer any more
+	sent   bool // not waiting to be sent any more
+	answer *Message
 }
 
 // Call sends a Request (m is made one if it is not) and waits for its Reply. It
@@ -186,10 +185,8 @@ func (k *Ksock) answer(m *ring.Message) bool {
 			continue
 		}
 		k.calls = append(k.calls[:i], k.calls[i+1:]...)
-		if !c.dropped {
-			c.answer = copyOf(m)
-			c.cancel()
-		}
+		c.answer = copyOf(m) // perhaps nobody waits for it any more
+		c.cancel()
 		m.Release()
 		return true
 	}
@@ -203,7 +200,6 @@ func (k *Ksock) answerOf(ctx context.Context, c *call) (*Message, error) {
 	if c.answer != nil {
 		return c.answer, nil
 	}
-	c.dropped = true
 	return nil, context.Cause(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -96,6 +97,37 @@ func TestManyCalls(t *testing.T) {
 	a.hears()
 }
 
+// Replies in another order than the Requests find their Calls, also those that
+// bear one id of another network.
+func TestRepliesOutOfOrder(t *testing.T) {
+	s := setStage(t)
+	a, r := s.open(), s.replier("$.R")
+	same := ksock.MessageID{Network: 7, Serial: 7}
+	for _, id := range []ksock.MessageID{{}, same} {
+		var wg sync.WaitGroup
+		var asked []*ksock.Message
+		for i := range 5 {
+			wg.Go(func() {
+				q := ask("$.R", fmt.Sprint(i))
+				q.ID = id
+				m, err := a.Call(s.ctx, q)
+				if err != nil || id != same && string(m.Data) != echo(fmt.Sprint(i)) {
+					t.Errorf("%d: %v, %v", i, m, err)
+				}
+			})
+			q, err := r.Next(s.ctx)
+			s.wantErr(err, nil)
+			asked = append(asked, q)
+		}
+		for i := range asked {
+			q := asked[len(asked)-1-i]
+			r.reply(q, echo(string(q.Data)))
+		}
+		wg.Wait()
+		a.hears()
+	}
+}
+
 // A Status is an error of Call that says which (R5.6).
 func TestCallStatuses(t *testing.T) {
 	s := setStage(t)
@@ -180,7 +212,8 @@ func TestRemoteErrors(t *testing.T) {
 func TestReadingBesideACall(t *testing.T) {
 	s := setStage(t)
 	a, r, b := s.listener("$.A"), s.replier("$.R"), s.open()
-	a.holds(2)
+	b.announce("$.A", "first")
+	a.holds(3)
 	done := make(chan error)
 	go func() {
 		_, err := a.Call(s.ctx, ask("$.R", "q"))
@@ -188,6 +221,10 @@ func TestReadingBesideACall(t *testing.T) {
 	}()
 	q, err := r.Next(s.ctx) // the Call holds a place now
 	s.wantErr(err, nil)
+	b.announce("$.A", "second")
+	b.announce("$.A", "missed")
+	a.hears("first", "second")
+	a.holds(2)
 	for i := range 20 {
 		b.announce("$.A", fmt.Sprint("heard ", i))
 		b.announce("$.A", "missed")
@@ -205,6 +242,9 @@ func TestReadingBesideACall(t *testing.T) {
 			}
 			next <- string(m.Data)
 		}()
+		for a.Readers() == 0 {
+			runtime.Gosched()
+		}
 		b.announce("$.A", "waited for")
 		s.want("heard", <-next, "waited for")
 	}

@@ -41,14 +41,13 @@ const defaultSpin = 200
 // A Ksock is one connection to one bus (R3.1). It may be used by any number of
 // goroutines at once, all methods alike; what they read is divided among them.
 type Ksock struct {
-	bus      int
-	id       uint32
-	spin     int
-	readOnly bool
-	log      *slog.Logger
-	link     *control.Link
-	m        *mapping
-	c        *ring.Client
+	bus  int
+	id   uint32
+	spin int
+	log  *slog.Logger
+	link *control.Link
+	m    *mapping
+	c    *ring.Client
 
 	// life ends, with the reason, when the Ksock is closed or gone.
 	life context.Context
@@ -59,7 +58,7 @@ type Ksock struct {
 	// Lock order: rmu before smu before file.mu. No operation holds one while it waits.
 
 	smu     sync.Mutex   // the sending side
-	sending *waitingSend // nil: no Send waits
+	sending *waitingSend // the Send whose message waits, or has just left; nil: TrySend's, or none
 	loans   int          // not used up
 	lent    []*loan      // used up, to be used again
 
@@ -71,6 +70,7 @@ type Ksock struct {
 
 	// lead is full while a goroutine, the leader, may wait for messages.
 	lead    chan struct{}
+	heeded  heeded
 	readers atomic.Int32 // that wait, or are about to, for any message
 
 	// end is why no operation can be done any more. It and the next two are set
@@ -109,7 +109,7 @@ func open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
 		return nil, err
 	}
 	k := &Ksock{
-		bus: bus, id: link.Ksock(), spin: opts.Spin, readOnly: opts.ReadOnly, log: opts.Logger, link: link,
+		bus: bus, id: link.Ksock(), spin: opts.Spin, log: opts.Logger, link: link,
 		lead: make(chan struct{}, 1),
 	}
 	k.life, k.stop = context.WithCancelCause(context.Background())
@@ -174,6 +174,9 @@ func (k *Ksock) shut(err error) {
 	k.smu.Unlock()
 	k.rmu.Unlock()
 	k.waits.Wait()
+	k.rmu.Lock() // there are two who end a Ksock: Close and watch
+	k.heeded.ignore()
+	k.rmu.Unlock()
 	k.file.close()
 }
 

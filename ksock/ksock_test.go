@@ -85,6 +85,52 @@ func TestCloseUnblocks(t *testing.T) {
 	}
 }
 
+// The last Ksock of a process on its bus is closed, and its mapping goes, while
+// others are in the middle of its methods.
+func TestCloseUnderLoad(t *testing.T) {
+	s := setStage(t)
+	for range 8 {
+		k := s.listener("$.A")
+		f := value(s, k.File)
+		var wg sync.WaitGroup
+		for _, call := range []func() error{
+			func() error { _, err := k.Next(s.ctx); return err },
+			func() error { _, err := k.Next(s.ctx); return err },
+			func() error { _, err := k.TryNext(); return err },
+			func() error { v, _, err := k.TryView(); v.Release(); return err },
+			func() error { _, err := k.TrySend(say("$.A", "x")); return err },
+			func() error { return k.WaitReadable(s.ctx) },
+			func() error { _, _, err := k.Poll(); return err },
+			func() error {
+				l, err := k.Loan(10)
+				copy(l.Data(), "in place")
+				l.Release()
+				return err
+			},
+			func() error { f, err := k.File(); f.Close(); return err },
+		} {
+			wg.Go(func() {
+				for {
+					if err := call(); err != nil {
+						if !errors.Is(err, ksock.ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		for range 3 {
+			if _, err := f.Read(make([]byte, 8)); err != nil {
+				t.Error(err)
+			}
+		}
+		k.Close()
+		wg.Wait()
+		f.Close()
+	}
+}
+
 // The end of a context ends each wait, with its cause, and leaves the Ksock usable.
 func TestCancelling(t *testing.T) {
 	s := setStage(t)

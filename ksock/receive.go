@@ -147,8 +147,7 @@ func (k *Ksock) next(ctx context.Context) (View, error) {
 		// What a Call has kept does not make the queue readable: look first.
 		v, err := k.tryNext()
 		if err == nil && v.t == nil {
-			err = k.wait(func() error { return k.c.WaitReadable(ctx, k.spin) })
-			if err == nil {
+			if err = k.leadWait(ctx); err == nil {
 				v, err = k.tryNext()
 			}
 		}
@@ -173,6 +172,52 @@ func (k *Ksock) follow(ctx context.Context) error {
 		return context.Cause(ctx)
 	case <-k.life.Done():
 		return k.ended()
+	}
+}
+
+// leadWait waits in the bus until there is something to read.
+func (k *Ksock) leadWait(ctx context.Context) error {
+	return k.wait(func() error {
+		if ctx.Done() == nil {
+			return k.c.WaitReadable(ctx, k.spin)
+		}
+		k.heeded.heed(ctx, k)
+		return k.c.WaitReadable(&k.heeded, k.spin)
+	})
+}
+
+// nudge wakes the leader.
+func (k *Ksock) nudge() {
+	k.wait(func() error {
+		k.c.Nudge()
+		return nil
+	})
+}
+
+// heeded is the context of the last wait. Its end wakes the leader by a function
+// that stays registered when the wait is over: whoever waits with one context
+// again and again allocates nothing for it. Done is nil, so that the bus does
+// not register another. The leader's, within a wait; then whoever ends the Ksock's.
+type heeded struct {
+	context.Context
+	done <-chan struct{}
+	stop func() bool
+}
+
+func (h *heeded) Done() <-chan struct{} { return nil }
+
+func (h *heeded) heed(ctx context.Context, k *Ksock) {
+	h.Context = ctx
+	if h.done == ctx.Done() {
+		return
+	}
+	h.ignore()
+	h.done, h.stop = ctx.Done(), context.AfterFunc(ctx, k.nudge)
+}
+
+func (h *heeded) ignore() {
+	if h.stop != nil {
+		h.stop()
 	}
 }
 

@@ -75,7 +75,7 @@ func (k *Ksock) SendAgain() (MessageID, error) {
 		return MessageID{}, k.fail("send again", "", forOther, k.end)
 	}
 	id, err := k.c.SendAgain()
-	if err != error(unix.EAGAIN) && k.sending != nil {
+	if err != error(unix.EAGAIN) && err != error(unix.ENOMSG) && k.sending != nil {
 		k.sending.decide(err)
 	}
 	return id, k.fail("send again", "", forOther, err)
@@ -118,7 +118,7 @@ func (k *Ksock) WaitWritable(ctx context.Context) error {
 	return k.fail("wait to send", "", forOther, err)
 }
 
-// waitingSend is the Send that waits until its message has left the Ksock.
+// waitingSend is a Send that waits until its message has left the Ksock.
 type waitingSend struct {
 	over chan struct{} // closed when it has, or was given up
 	id   MessageID
@@ -150,8 +150,10 @@ func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) 
 	default:
 		id, err = k.c.Send(h, data)
 	}
-	if sending != nil && err == error(unix.EAGAIN) {
-		sending.id, k.sending = id, sending
+	if err == error(unix.EAGAIN) {
+		if k.sending = sending; sending != nil {
+			sending.id = id
+		}
 	}
 	k.smu.Unlock()
 	return id, err
@@ -240,7 +242,9 @@ func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
 	}
 	k.smu.Lock()
 	defer k.smu.Unlock()
-	k.sending = nil
+	if k.sending == sending { // else the next message waits already
+		k.sending = nil
+	}
 	close(sending.over)
 	switch {
 	case sending.decided:

@@ -67,14 +67,26 @@ func (b *Bus) Admin() (*Admin, error) {
 			a.cells = append(a.cells, i)
 		}
 	}
+	for s := 1; s <= b.slotsUsed(); s++ {
+		if b.w[b.slot(s)+sKid].Load()>>32 == kidOpen {
+			if err := a.leftovers(s); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err := a.orphans(0); err != nil {
 		return nil, err
 	}
 	for s := 1; s <= b.slotsUsed(); s++ {
-		if b.w[b.slot(s)+sKid].Load()>>32 == kidClosing {
-			if err := a.Close(s); err != nil {
-				return nil, err
-			}
+		var err error
+		switch b.w[b.slot(s)+sKid].Load() >> 32 {
+		case kidClosing:
+			err = a.Close(s)
+		case kidOpen:
+			err = a.settle(s)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	for s := 1; s <= b.slotsUsed(); s++ {
@@ -391,7 +403,17 @@ func (a *Admin) Unbind(slot int, name string, replier bool) error {
 		}
 	}
 	a.b.wakeSenders() // R6.6
-	return nil
+	return a.settle(slot)
+}
+
+// settle moves kept events into a queue in which the supervisor has made room,
+// and wakes its reader (R7.4).
+func (a *Admin) settle(slot int) error {
+	if q, err := a.p.plan.queue(slot); err != nil || q.flush == 0 {
+		return err
+	}
+	_, err := a.p.append(entry{kind: kindFlush, arg: uint64(slot)}, true, nil)
+	return err
 }
 
 func (a *Admin) unbind(x binding, closing bool) error {
@@ -423,7 +445,9 @@ func (a *Admin) SetMaxMessages(slot int, n uint32) (uint32, error) {
 			return 0, err
 		}
 		a.b.wakeSenders()
-		a.b.wake(slot) // kept events may find room
+		if err := a.settle(slot); err != nil {
+			return 0, err
+		}
 	}
 	return uint32(a.b.w[at].Load()), nil
 }

@@ -39,6 +39,7 @@ const (
 	cacheLooks = 4    // blocks looked at for one size
 	cacheSizes = 256  // sizes remembered
 	cacheKeep  = 4096 // blocks of one size
+	maxSweeps  = 16   // before a full arena is ENOMEM
 )
 
 func (q *fifo) push(f freed) {
@@ -183,12 +184,16 @@ func (p *party) alloc(c cache, units, held int) (h int, head uint64, err error) 
 	if units >= p.b.units {
 		return 0, 0, unix.ENOMEM
 	}
-	for {
+	for sweeps := 0; ; {
 		o, err := p.append(entry{kind: kindCarve, arg: uint64(units), from: p.slot}, false, nil)
 		switch {
 		case err != nil:
 			return 0, 0, err
 		case o.code == codeAgain:
+			// Others may free small blocks faster than they can be swept.
+			if sweeps++; sweeps > maxSweeps {
+				return 0, 0, unix.ENOMEM
+			}
 			continue
 		case o.code != codeOK:
 			return 0, 0, unix.Errno(o.code)

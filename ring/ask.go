@@ -8,13 +8,16 @@ import "context"
 // answer is in the queue, or about to be, once it no longer counts here.
 func (c *Client) Outstanding(id MessageID) int {
 	b, n := c.b, 0
-	left := b.w[c.s+sOwing].Load() & 0xffff
-	for i := 0; i <= b.lmask && left > 0; i++ {
+	if b.w[c.s+sOwing].Load()&0xffff == 0 {
+		return 0
+	}
+	// All words that were ever used: this Ksock may be asking more meanwhile, so it
+	// is no use to count up to sOwing.
+	for i := range min(int(c.send.asked.Load()), b.lmask+1) {
 		w := b.w[c.s+b.layout.led+i].Load()
 		if ledState(w) == ledFree {
 			continue
 		}
-		left--
 		if uint32(w) == id.Serial && uint32(b.w[c.s+b.rec+i*recWords+recNetwork].Load()) == id.Network {
 			n++
 		}
@@ -27,6 +30,9 @@ func (c *Client) Outstanding(id MessageID) int {
 func (c *Client) WaitUntil(ctx context.Context, spin int, ready func() (bool, error)) error {
 	return c.wait(ctx, spin, ready)
 }
+
+// Nudge makes everybody who waits in this end look again whether the wait is over.
+func (c *Client) Nudge() { c.nudge() }
 
 // Withdraw discards the waiting message (R6.5) if it is the one of that id, and
 // tells whether it did: if not, it is no longer waiting.

@@ -186,7 +186,7 @@ func (b *Bus) release(h int, gen uint64, i int) error {
 		return nil
 	}
 	leaves, mids := groupCounts(copies)
-	if i >= copies || h+groupUnits(copies) > b.units {
+	if i < 0 || i >= copies || h+groupUnits(copies) > b.units {
 		return corrupt("release of copy %d of %d of block %d", i, copies, h)
 	}
 	if !b.clearGroup(b.groupAt(h, i/32), gen, i%32) {

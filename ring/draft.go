@@ -45,11 +45,11 @@ func (d *draft) room(p *party, n int) error {
 	d.h, d.head, d.units = h, head, n
 	if old != 0 {
 		copy(b.bytesAt(h, 0, d.data), b.bytesAt(old, 0, d.data))
+		drop := draft{h: old, head: oldHead, units: oldUnits, cache: d.cache, tried: d.tried}
+		drop.drop(p) // while held still names it (R9.2)
 		b.w[held].Put(uint64(h))
 		b.w[d.held].Put(0)
-		d.held = held
-		drop := draft{h: old, head: oldHead, units: oldUnits, cache: d.cache, tried: d.tried}
-		drop.drop(p)
+		d.held, d.tried = held, false
 	}
 	d.version = 0
 	return nil
@@ -197,6 +197,9 @@ func (d *draft) pickLedger(p *party) error {
 		}
 		ver := (ledVer(l) + 1) & (1<<30 - 1)
 		rec := s + b.rec + i*recWords
+		if int64(i) >= p.asked.Load() {
+			p.asked.Store(int64(i) + 1)
+		}
 		b.w[rec+recNetwork].Put(uint64(d.hdr.ID.Network))
 		b.w[rec+recReplier].Put(d.led)
 		b.w[rec+recRead].Put(ver << 32)

@@ -63,6 +63,8 @@ const (
 	sBytesOut  = 17 // bytes of large messages released
 	sReceived  = 18
 	sBytesRead = 19
+	sReadCmd   = 20 // the reading side's sCmd and sOut: it may claim an entry beside the sending side
+	sReadOut   = 21
 	// the Ksock, to sleep; wakers add to sSig
 	sSig      = 32
 	sSleeping = 33
@@ -249,7 +251,10 @@ func newLayout(c Config) (layout, error) {
 	l.slots = take((c.MaxKsocks + 1) * l.slotWords)
 	l.cells = take(c.MaxBindings * cellWords)
 	l.journal = take(journalWords)
-	l.areaCap = max(c.MaxBindings+5*(c.MaxKsocks+1), 4*c.QueueSlots+5*removeBatch) + 64
+	// The largest plans: an event for everybody with its UnbindEventsLost (each copy,
+	// twice the tree of bits, and up to 8 steps for each Ksock); a removal (each
+	// message may move); the moving in of all kept events; the events of R7.2.
+	l.areaCap = max(c.MaxBindings+c.MaxBindings/8+8*(c.MaxKsocks+1)+c.KeptEvents, 4*c.QueueSlots+c.KeptEvents+5*removeBatch, 6*min(c.QueueSlots, heldHalf)) + 64
 	l.areaWords = (areaHead + 3*l.areaCap + 15) &^ 15
 	l.areas = take(2 * (c.MaxKsocks + 1) * l.areaWords)
 	l.units = int(c.ArenaBytes / unitBytes)
@@ -272,6 +277,15 @@ func (l *layout) slot(s int) int  { return l.slots + s*l.slotWords }
 func (l *layout) cell(i int) int  { return l.cells + i*cellWords }
 func (l *layout) block(h int) int { return l.blocks + h*blockWords }
 func (l *layout) area(a int) int  { return l.areas + a*l.areaWords }
+
+// cmd is where the side that area a belongs to says what it claims; the word
+// behind it is for the outcome.
+func (l *layout) cmd(a int) int {
+	if a&1 != 0 {
+		return l.slot(a/2) + sReadCmd
+	}
+	return l.slot(a/2) + sCmd
+}
 
 // Format writes a new bus into a fresh region, which must be all zeros. The
 // ready word comes last.

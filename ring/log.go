@@ -86,7 +86,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 
 // claim is append's second way.
 func (p *party) claim(e entry, d *draft) (outcome, error) {
-	b, s := p.b, p.b.slot(p.slot)
+	b, cmd := p.b, p.b.cmd(p.area)
 	for here := shm.Here(); ; here.Forget(d.made()) {
 		a, err := p.idle()
 		if err != nil {
@@ -98,9 +98,9 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 			}
 			e.handle = d.h
 		}
-		op := (b.w[s+sOut].Load()>>36 + 1) & (1<<28 - 1)
-		b.w[s+sCmd].Put(e.cmd())
-		b.w[s+sOut].Put(outWord(op, codeUndecided, 0))
+		op := (b.w[cmd+1].Load()>>36 + 1) & (1<<28 - 1)
+		b.w[cmd].Put(e.cmd())
+		b.w[cmd+1].Put(outWord(op, codeUndecided, 0))
 		mine := curWord(curSeq(a), p.area, curClaimed)
 		// SYNC E2 release: sCmd, sOut and the block.
 		if !b.w[wCur].CompareAndSwap(a, mine) {
@@ -118,7 +118,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 				return outcome{}, err
 			}
 		}
-		o := b.w[s+sOut].Load()
+		o := b.w[cmd+1].Load()
 		if code := uint8(o >> 28); o>>36 == op && code != codeUndecided {
 			return outcome{code, laneHandle(o)}, nil
 		}
@@ -165,7 +165,8 @@ func (p *party) help(a uint64) error {
 		return corrupt("cur names slot %d", from)
 	}
 	// SYNC E2 acquire.
-	cmd := b.w[b.slot(from)+sCmd].Load()
+	at := b.cmd(curArea(a))
+	cmd := b.w[at].Load()
 	e := entry{kind: int(cmd >> 60), handle: int(cmd >> 32 & 0xfffffff), arg: cmd & 0xffffffff, from: from}
 	p.plan.begin(curSeq(a))
 	o, err := p.plan.entry(e, false)
@@ -175,9 +176,8 @@ func (p *party) help(a uint64) error {
 	if err != nil {
 		return err
 	}
-	s := b.slot(from)
-	out := b.w[s+sOut].Load()
-	p.plan.set(s+sOut, out, outWord(out>>36, o.code, o.handle))
+	out := b.w[at+1].Load()
+	p.plan.set(at+1, out, outWord(out>>36, o.code, o.handle))
 	p.plan.end()
 	mine := curWord(curSeq(a), p.area, curPlanned)
 	// SYNC E1 release: the plan. Only one plan of an entry is ever published.

@@ -500,7 +500,8 @@ func (p *planner) status(m *view, own bool) (uint8, error) {
 	if err != nil {
 		return 0, err
 	}
-	if q.msgs+q.flush+1 >= b.qmask {
+	q.flush = 0 // it may pass what is kept (R7.4)
+	if q.msgs+1 >= b.qmask {
 		return 0, corrupt("slot %d has no slot for a Status", slot)
 	}
 	p.to = append(p.to[:0], recipient{queueState: q, n: 1})

@@ -79,8 +79,9 @@ func (c *Client) Take(m *Message) (bool, error) {
 // pop takes a copy off the lanes; 0 if there is none.
 func (c *Client) pop(held int) (uint64, error) {
 	b, s := c.b, c.s
-	for frozen, here := 0, shm.Here(); ; {
-		here.Forget(uint64(frozen))
+	frozen, settled := 0, uint64(0)
+	for here := shm.Here(); ; {
+		here.Forget(uint64(frozen), settled)
 		r := readWord(b.w[s+sRead].Load())
 		if r.frozen() {
 			// An edit is in progress: finish it, it can't block us.
@@ -104,6 +105,14 @@ func (c *Client) pop(held int) (uint64, error) {
 		} else {
 			if b.w[s+sTail].Load()&(laneMod-1) == r.head() {
 				if readWord(b.w[s+sRead].Load()) != r {
+					continue
+				}
+				// What others have read of an entry already is not to be missing here.
+				if settled == 0 {
+					settled = 1
+					if err := c.settle(); err != nil {
+						return 0, err
+					}
 					continue
 				}
 				if flushed, err := c.flush(); err != nil || !flushed {
@@ -134,6 +143,16 @@ func (c *Client) pop(held int) (uint64, error) {
 		}
 		return e, nil
 	}
+}
+
+// settle finishes the entry whose plan is being carried out, if there is one.
+func (c *Client) settle() error {
+	here := shm.Here()
+	defer here.Forget()
+	if a := c.b.w[wCur].Load(); curPhase(a) == curPlanned {
+		return c.recv.carryOut(a)
+	}
+	return nil
 }
 
 // flush moves kept events into the queue if there is room (R7.4), and tells
@@ -224,20 +243,27 @@ func (c *Client) Unread() int {
 // readable tells whether the queue is not empty, kept events that find room
 // included (R3.4).
 func (c *Client) readable() (bool, error) {
-	b := c.b
-	r := readWord(b.w[c.s+sRead].Load())
-	if r.ud() > 0 || b.w[c.s+sTail].Load()&(laneMod-1) != r.head() {
+	if c.any() {
 		return true, nil
-	}
-	if b.w[c.s+sKeptTail].Load() == b.w[c.s+sKeptHead].Load() {
-		return false, nil
 	}
 	c.recvMu.Lock()
 	defer c.recvMu.Unlock()
 	if c.closed.Load() {
 		return false, ErrClosed
 	}
+	if err := c.settle(); err != nil || c.any() {
+		return err == nil, err
+	}
+	if c.b.w[c.s+sKeptTail].Load() == c.b.w[c.s+sKeptHead].Load() {
+		return false, nil
+	}
 	return c.flush()
+}
+
+// any tells whether a message is in one of the lanes.
+func (c *Client) any() bool {
+	r := readWord(c.b.w[c.s+sRead].Load())
+	return r.ud() > 0 || c.b.w[c.s+sTail].Load()&(laneMod-1) != r.head()
 }
 
 // Poll tries a waiting send, and then tells whether the Ksock is readable and

@@ -139,18 +139,60 @@ func (a *Admin) unread(slot int, id uint32) error {
 	return a.queued(slot, func(w uint64) error {
 		m, err := b.view(laneHandle(w))
 		if err != nil || laneIdx(w) >= m.copies {
-			return err
+			return nil
 		}
 		c, err := m.copy(laneIdx(w))
 		if err != nil || copyRole(c) != roleReplier {
-			return err
+			return nil
 		}
 		asker, idx, ver := ledRefSplit(m.led)
 		if asker < 1 || asker > b.cfg.MaxKsocks || idx > b.lmask {
 			return nil
 		}
+		// If a predecessor got as far as emptying the queue, the block may be anything
+		// by now, a Request to somebody else perhaps.
+		rep := b.w[b.slot(asker)+b.rec+idx*recWords+recReplier].Load()
+		if rep != uint64(slot)<<32|uint64(id) {
+			return nil
+		}
 		return a.status(asker, idx, ver, id, GoneAway)
 	})
+}
+
+// leftovers goes on with a predecessor's unbind that had removed only the first of
+// many messages from an open Ksock's queue: those that came by a binding which is
+// no more. The owner may be reading meanwhile; what is seen of a copy that is gone
+// does no harm, since nothing else comes by that binding.
+func (a *Admin) leftovers(slot int) error {
+	b, v := a.b, a.b.w[wVer].Load()
+	dead := map[int]bool{}
+	look := func(w uint64) error {
+		m, err := b.view(laneHandle(w))
+		if err != nil || laneIdx(w) >= m.copies {
+			return nil
+		}
+		c, err := m.copy(laneIdx(w))
+		if err != nil || copySlot(c) != slot || copyRole(c) == roleDirect || copyCell(c) >= b.cfg.MaxBindings {
+			return nil
+		}
+		if b.w[b.layout.cell(copyCell(c))+bDied].Load() <= v {
+			dead[copyCell(c)] = true
+		}
+		return nil
+	}
+	if err := a.queued(slot, look); err != nil {
+		return err
+	}
+	head, tail := b.w[b.slot(slot)+sKeptHead].Load(), b.w[b.slot(slot)+sKeptTail].Load()
+	for k := head; k != tail && tail-head <= b.kmask; k++ {
+		_ = look(b.w[b.slot(slot)+b.layout.kept+int(k&b.kmask)].Load())
+	}
+	for cell := range dead {
+		if err := a.apply(change{remove: 1<<32 | uint64(slot)<<16 | uint64(cell)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A debt is a Request on its asker's ledger.
@@ -166,13 +208,15 @@ type debt struct {
 func (a *Admin) debts(state uint64, replier, order int) (l []debt) {
 	b := a.b
 	for s := 1; s <= b.slotsUsed(); s++ {
-		left := b.w[b.slot(s)+sOwing].Load() & 0xffff
-		for i := 0; i <= b.lmask && left > 0; i++ {
+		if b.w[b.slot(s)+sOwing].Load()&0xffff == 0 {
+			continue
+		}
+		// All words: its owner may be asking more meanwhile, so it is no use to count.
+		for i := range b.lmask + 1 {
 			w := b.w[b.slot(s)+b.layout.led+i].Load()
 			if ledState(w) == ledFree {
 				continue
 			}
-			left--
 			rec := b.slot(s) + b.rec + i*recWords
 			rep := b.w[rec+recReplier].Load()
 			if ledState(w) == state && (replier == 0 || int(rep>>32) == replier) {
@@ -218,7 +262,7 @@ func (a *Admin) empty(slot int) error {
 	drop := func(w uint64) error {
 		m, err := b.view(laneHandle(w))
 		if err != nil {
-			return err
+			return nil // a predecessor has released it, and it is something else now
 		}
 		return a.releaseFor(&m, slot)
 	}
@@ -237,14 +281,11 @@ func (a *Admin) empty(slot int) error {
 	return nil
 }
 
-// releaseFor clears all bits of a slot's Ksock in a block.
+// releaseFor clears all bits of a slot's Ksock in a block. It may be another block
+// by now, even in the making: then its list makes no sense, and no bit is set.
 func (a *Admin) releaseFor(m *view, slot int) error {
 	for i := range m.copies {
-		c, err := m.copy(i)
-		if err != nil {
-			return err
-		}
-		if copySlot(c) == slot {
+		if c, err := m.copy(i); err == nil && copySlot(c) == slot {
 			if err := a.b.release(m.h, headGen(m.head), i); err != nil {
 				return err
 			}
@@ -258,7 +299,6 @@ func (a *Admin) releaseFor(m *view, slot int) error {
 func (a *Admin) reclaim(slot int) error {
 	b, s := a.b, a.b.slot(slot)
 	free := func(h int) error {
-		m, err := b.view(h)
 		if h <= 0 || h >= b.units {
 			return nil
 		}
@@ -266,10 +306,19 @@ func (a *Admin) reclaim(slot int) error {
 		if headOwner(head) == slot && head&headSender != 0 {
 			b.clearHead(b.block(h), headGen(head), headSender)
 		}
-		if slot == 0 || err != nil {
+		// The list of copies stands from when the bits are armed until the block is
+		// free. Of a block that was lent, or is in the making again, it is rubbish.
+		m, err := b.view(h)
+		if slot == 0 || m.head&headArmed == 0 || m.head&headMask == 0 {
 			return nil
 		}
-		return a.releaseFor(&m, slot)
+		if err == nil {
+			err = a.releaseFor(&m, slot)
+		}
+		if b.w[b.block(h)+mHead].Load()>>30 != m.head>>30 {
+			return nil // it was let go of meanwhile
+		}
+		return err
 	}
 	for i := range heldWords {
 		w := &b.w[s+b.layout.held+i]

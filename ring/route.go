@@ -21,7 +21,7 @@ type binding struct {
 type tables struct {
 	version uint64
 	cells   map[int]binding
-	byName  map[string][]binding // newest first
+	byName  map[string][]binding // in no order
 	kids    []uint32             // by slot; 0: not open
 	once    []bool
 	routes  map[string]*route
@@ -116,7 +116,7 @@ func (b *Bus) readCell(i int, v uint64) {
 	t := &b.tables
 	if old, ok := t.cells[i]; ok {
 		delete(t.cells, i)
-		l := slices.DeleteFunc(slices.Clone(t.byName[old.name]), func(x binding) bool { return x.cell == i })
+		l := slices.DeleteFunc(t.byName[old.name], func(x binding) bool { return x.cell == i })
 		if len(l) == 0 {
 			delete(t.byName, old.name)
 		} else {
@@ -128,9 +128,7 @@ func (b *Bus) readCell(i int, v uint64) {
 		return
 	}
 	t.cells[i] = x
-	l := append([]binding{x}, t.byName[x.name]...)
-	slices.SortFunc(l, func(a, b binding) int { return int(int64(b.born - a.born)) })
-	t.byName[x.name] = l
+	t.byName[x.name] = append(t.byName[x.name], x)
 }
 
 func (b *Bus) cellOf(i int, v uint64) (x binding, ok bool) {

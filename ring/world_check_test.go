@@ -22,7 +22,7 @@ type checkBus struct {
 
 type checkKsock struct {
 	binds  []checkBind
-	max    uint32 // 0: as at first
+	max    uint32 // 0: as many as the queue can hold
 	once   bool
 	blocks int // that it has used before and can take again
 }
@@ -110,10 +110,11 @@ func (d *checkDef) format(mem *shm.Memory) {
 		if err != nil || slot != i+1 || m.Open(false) != id {
 			panic(fmt.Sprint(slot, id, err))
 		}
-		if k.max != 0 {
-			must(a.SetMaxMessages(slot, k.max))
-			must(m.MaxMessages(id, k.max))
+		if k.max == 0 {
+			k.max = uint32(d.bus.cfg.QueueSlots) // which the model does not know
 		}
+		must(a.SetMaxMessages(slot, k.max))
+		must(m.MaxMessages(id, k.max))
 		if k.once {
 			must(a.SetOnlyOnce(slot, On))
 			must(m.OnlyOnce(id, model.On))
@@ -235,8 +236,8 @@ func (l *layout) wordName(i int) string {
 }
 
 // An act is an operation of a history as the model knows it: one or more steps,
-// with others between them. Each tells its result, of which the last counts, and
-// whether there are more.
+// with others between them. Each tells a part of its result, and whether there
+// are more.
 type act func(m *model.Bus, step int) (out string, more bool)
 
 func once(f func(m *model.Bus) string) act {
@@ -247,9 +248,10 @@ func once(f func(m *model.Bus) string) act {
 func (s *checkSim) do(name string, a act, real func() string) string {
 	if s.w == nil {
 		// Before the executions: both at once.
-		got := real()
+		got, want := real(), ""
 		for i := 0; ; i++ {
-			want, more := a(s.def.model, i)
+			out, more := a(s.def.model, i)
+			want += out
 			if !more {
 				if s.def.record && got != want {
 					panic(fmt.Sprintf("%s: %s, model %s", name, got, want))
@@ -295,7 +297,7 @@ func (s *checkSim) judge() error {
 		}
 		rest, slots = append(rest, strings.Join(l, "\n")), append(slots, slot)
 	}
-	j := judge{s: s, h: h, at: make([]int, len(h)), rest: rest, slots: slots, seen: map[string]bool{}}
+	j := judge{s: s, h: h, at: make([]int, len(h)), out: make([]string, len(h)), rest: rest, slots: slots, seen: map[string]bool{}}
 	if !j.search(s.def.model.Clone()) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "no order explains the history:\n")
@@ -337,6 +339,7 @@ type judge struct {
 	s     *checkSim
 	h     []check.Op
 	at    []int // steps played; -1: complete
+	out   []string
 	rest  []string
 	slots []int
 	seen  map[string]bool
@@ -345,7 +348,7 @@ type judge struct {
 }
 
 func (j *judge) search(m *model.Bus) bool {
-	key := m.Key() + fmt.Sprint(j.at)
+	key := m.Key() + fmt.Sprint(j.at, j.out)
 	if j.seen[key] {
 		return false
 	}
@@ -374,11 +377,13 @@ func (j *judge) search(m *model.Bus) bool {
 		if !may {
 			continue
 		}
-		step := j.at[i]
+		step, before := j.at[i], j.out[i]
 		n := m.Clone()
 		out, more := op.In.(act)(n, step)
+		out = before + out
 		if more {
 			j.at[i]++
+			j.out[i] = out
 		} else {
 			if op.Done() && out != op.Out {
 				if count >= j.best {
@@ -392,7 +397,7 @@ func (j *judge) search(m *model.Bus) bool {
 		if j.search(n) {
 			return true
 		}
-		j.at[i] = step
+		j.at[i], j.out[i] = step, before
 	}
 	return false
 }
@@ -419,8 +424,13 @@ func (j *judge) ends(m *model.Bus, count int) bool {
 	return true
 }
 
-// noLeaks wants all blocks to be free again.
+// noLeaks wants all blocks to be free again, but for messages that wait.
 func (s *checkSim) noLeaks() error {
+	for _, c := range s.k {
+		if c != nil && c.b.w[c.s+sKid].Load()>>32 == kidOpen {
+			c.Discard()
+		}
+	}
 	st, err := s.k[1].b.arenaStats()
 	if err != nil {
 		return err
@@ -467,9 +477,18 @@ func (s *checkSim) sendAgain(slot int) string {
 }
 
 func (s *checkSim) poll(slot int) string {
-	return s.do("poll", once(func(m *model.Bus) string {
-		return fmt.Sprint(m.Poll(uint32(slot)))
-	}), func() string { return fmt.Sprint(s.k[slot].Poll()) })
+	// Whether it is writable, and then whether it is readable: two moments.
+	return s.do("poll", func(m *model.Bus, step int) (string, bool) {
+		if step == 0 {
+			_, wr, err := m.Poll(uint32(slot))
+			return fmt.Sprintln(wr, err), true
+		}
+		n, err := m.Unread(uint32(slot))
+		return fmt.Sprintln(n > 0, err), false
+	}, func() string {
+		rd, wr, err := s.k[slot].Poll()
+		return fmt.Sprintln(wr, err) + fmt.Sprintln(rd, err)
+	})
 }
 
 // take takes a message, in one operation, and then looks at its bytes once more
@@ -540,10 +559,15 @@ func (s *checkSim) unbind(a *Admin, slot int, name string, replier bool) string 
 			}
 			return "", true
 		case 1:
-			err := m.UnbindEdit(id, name, replier)
-			return errno(err), err == nil
+			if err := m.UnbindEdit(id, name, replier); err != nil {
+				return errno(err), false
+			}
+			return "", true
 		}
-		return "ok", m.UnbindStep(id)
+		if m.UnbindStep(id) {
+			return "", true
+		}
+		return "ok", false
 	}, func() string { return errno(a.Unbind(slot, name, replier)) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -163,7 +164,7 @@ func (s *Supervisor) newBus(c control.Config) (int, error) {
 			return 0, refuse(unix.EINVAL, "%v", err)
 		}
 		if size > s.o.MaxRegionBytes {
-			return 0, refuse(unix.EDQUOT, "a bus of %d bytes; this supervisor allows %d (kbus up --max-region)", size, s.o.MaxRegionBytes)
+			return 0, refuse(unix.EDQUOT, "a bus of %d bytes; this supervisor allows %d (Options.MaxRegionBytes)", size, s.o.MaxRegionBytes)
 		}
 	}
 	s.creating.Lock()
@@ -242,6 +243,10 @@ func (b *bus) openSlot(c *conn, readOnly bool) (*ksock, error) {
 			k := &ksock{bus: b, slot: slot, id: id, uid: c.uid, proc: c.proc, attached: true}
 			b.ksocks[slot] = k
 			return k, nil
+		}
+		if errors.Is(err, ring.ErrNoSlot) {
+			n := b.ring.Config().MaxKsocks
+			err = refuse(unix.EUSERS, "bus %d was made for %d Ksocks, and all are in use (kbus up --max-ksocks)", b.number, n)
 		}
 	}
 	b.s.state.drop(b.number, c.proc.h)

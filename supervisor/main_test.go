@@ -213,6 +213,8 @@ func supervisorChild() error {
 		switch key {
 		case "buses":
 			o.Buses = n
+		case "ksocks":
+			o.Bus.MaxKsocks = n
 		case "files":
 			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: uint64(n)}); err != nil {
 				return err

@@ -59,13 +59,19 @@ func TestKilledUnderLoad(t *testing.T) {
 	sender.ask(t, "open 0")
 	reader.ask(t, "open 0")
 	reader.ask(t, "listen 0 $.Flow")
-	const count = 200_000
+	const count = 500_000
 	sender.tell(t, "flow 0 $.Flow %d", count)
 	reader.tell(t, "drain 0 %d", count)
 	third := openEnd(t, socket, 0)
-	for i := range 5 {
+	kills := 0 // while messages were on their way
+	for {
+		if k := ksocks(t, socket, 0); k[1].Received == count {
+			break
+		} else if k[1].Received > 0 {
+			kills++
+		}
 		sv.kill()
-		name := fmt.Sprintf("$.A.%d", i)
+		name := fmt.Sprintf("$.A.%d", kills)
 		bound := make(chan error)
 		go func() {
 			_, err := third.Call(t.Context(), &control.Request{Op: control.OpBind, Name: name})
@@ -75,10 +81,18 @@ func TestKilledUnderLoad(t *testing.T) {
 		if err := <-bound; err != nil {
 			t.Fatalf("bind while there was no supervisor: %v", err)
 		}
-		if n := call(t, third.Link, control.Request{Op: control.OpBound, Name: name}); n != 1 {
-			t.Errorf("bound %d times", n)
+		if n := call(t, third.Link, control.Request{Op: control.OpBound, Name: name}); n == 0 {
+			t.Error("not bound")
+		}
+		call(t, third.Link, control.Request{Op: control.OpUnbind, Name: name})
+		if n := call(t, third.Link, control.Request{Op: control.OpBound, Name: name}); n != 0 {
+			t.Errorf("still bound %d times", n)
 		}
 	}
+	if kills < 3 {
+		t.Errorf("killed %d times while messages flowed", kills)
+	}
+	t.Logf("killed %d times while %d messages flowed", kills, count)
 	for _, c := range []*child{sender, reader} {
 		if s := c.line(t); s != "ok " {
 			t.Error(s)
@@ -157,6 +171,38 @@ func TestGoneMeanwhile(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	eventually(t, "two are closed", func() bool { return len(ksocks(t, socket, 0)) == 1 })
+}
+
+// R9.2: 256 processes, a Ksock each, all heard by all; then they die at once.
+func TestManyProcesses(t *testing.T) {
+	const many = 256
+	socket := filepath.Join(t.TempDir(), "socket")
+	supervise(t, socket, "ksocks="+strconv.Itoa(many+1))
+	sender := openEnd(t, socket, 0)
+	c := make([]*child, many)
+	for i := range c {
+		c[i] = ksockProcess(t, socket)
+		c[i].ask(t, "open 0")
+		c[i].ask(t, "listen 0 $.A")
+	}
+	if _, err := newEnd(t.Context(), socket, 0); !errors.Is(err, unix.EUSERS) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := sender.sendWaiting(t.Context(), "$.A", "hello"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range c {
+		if s := c[i].ask(t, "next 0"); s != "$.A hello" {
+			t.Errorf("%d: %s", i, s)
+		}
+	}
+	for i := range c {
+		c[i].signal(t, syscall.SIGKILL)
+	}
+	eventually(t, "all are closed", func() bool { return len(ksocks(t, socket, 0)) == 1 })
+	if id := openEnd(t, socket, 0).Ksock(); id != many+2 {
+		t.Errorf("Ksock %d", id)
+	}
 }
 
 // A bus begins anew when, and only when, nobody is left who holds it.

@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // state is what a supervisor that is killed leaves to the next: which buses
@@ -53,7 +57,7 @@ func bootID() string {
 // is from before the last boot.
 func (s *state) load() ([]*busState, error) {
 	path := s.path
-	data, err := os.ReadFile(path)
+	data, err := readOwn(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -78,6 +82,24 @@ func (s *state) load() ([]*busState, error) {
 		s.enter(b)
 	}
 	return f.Buses, nil
+}
+
+// readOwn reads a file that must be this user's: the directory may be one where
+// everybody can make files.
+func readOwn(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != uint32(os.Geteuid()) {
+		return nil, fmt.Errorf("state file %s belongs to user %d", path, uid)
+	}
+	return io.ReadAll(f)
 }
 
 // enter puts b in the table. It holds all that b names as holders.
@@ -150,7 +172,15 @@ func (s *state) write() error {
 		return err
 	}
 	tmp := s.path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(data)
+	if err = errors.Join(err, out.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp, s.path)

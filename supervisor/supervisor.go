@@ -102,7 +102,7 @@ func (s *Supervisor) start() error {
 		if err := s.systemd.notify("READY=1"); err != nil {
 			s.log.Warn("systemd is not told", "err", err)
 		}
-		s.work.Go(func() { s.systemd.watchdog(s.ctx) })
+		s.work.Go(func() { s.systemd.watchdog(s.ctx, s.responds) })
 	}
 	s.log.Info("supervisor is ready", "socket", s.o.Socket, "pid", os.Getpid())
 	return nil
@@ -130,10 +130,25 @@ func (s *Supervisor) listen() error {
 		if s.listener, err = handoff.Listen(s.o.Socket, socket); err != nil {
 			return err
 		}
+		if s.o.open() {
+			s.warnOfDirectories()
+		}
 	}
 	refusal := control.Answer{Errno: unix.EMFILE, Text: shortage}
 	s.listener.Refusal, err = refusal.Append(nil)
 	return err
+}
+
+// warnOfDirectories says which directory keeps away those who are allowed.
+func (s *Supervisor) warnOfDirectories() {
+	path, err := filepath.Abs(s.o.Socket)
+	for err == nil && path != "/" {
+		path = filepath.Dir(path)
+		var info fs.FileInfo
+		if info, err = os.Stat(path); err == nil && info.Mode()&0o001 == 0 {
+			s.log.Warn("others are allowed, but can't reach the socket", "directory", path, "mode", info.Mode().Perm().String())
+		}
+	}
 }
 
 const shortage = "the supervisor has no descriptor left for another Ksock (its limit of open files: ulimit -n, or LimitNOFILE= under systemd)"
@@ -200,6 +215,15 @@ func (s *Supervisor) tick() {
 			pause = tickLeast
 		}
 		timer.Reset(pause)
+	}
+}
+
+// responds returns when each bus has been looked after: never, if one hangs.
+func (s *Supervisor) responds() {
+	for n := range MaxBuses {
+		if b := s.bus(n); b != nil {
+			b.tick()
+		}
 	}
 }
 

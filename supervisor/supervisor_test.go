@@ -71,8 +71,8 @@ func TestNewBusOfSize(t *testing.T) {
 	for range 3 {
 		open(t, s.Socket(), int(a.Value))
 	}
-	if _, err := control.Open(t.Context(), s.Socket(), int(a.Value), false); err == nil {
-		t.Error("a fourth Ksock on a bus for three")
+	if _, err := control.Open(t.Context(), s.Socket(), int(a.Value), false); !errors.Is(err, unix.EUSERS) || !strings.Contains(err.Error(), "3 Ksocks") {
+		t.Errorf("a fourth Ksock on a bus for three: %v", err)
 	}
 	for _, c := range []control.Config{{ArenaBytes: 65 << 20}, {ArenaBytes: 1 << 61}} {
 		if _, err := ask(t, s.Socket(), control.Request{Op: control.OpNewBus, Config: c}); err == nil {
@@ -477,6 +477,13 @@ func TestImpossibleOptions(t *testing.T) {
 	}
 	if _, err := os.Stat(socket + ".state"); err != nil {
 		t.Error(err)
+	}
+	// Nor is one read that somebody else has put there.
+	if err := os.Symlink("/proc/self/status", socket+"2.state"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(Options{Socket: socket + "2", Bus: small}); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("state file behind a link: %v", err)
 	}
 	// Cancelled before anything was asked.
 	ctx, cancel := context.WithCancel(t.Context())

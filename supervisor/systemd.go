@@ -117,8 +117,9 @@ func (sd *systemd) forget(bus int) error {
 	return sd.notify(fmt.Sprintf("FDSTOREREMOVE=1\nFDNAME=kbus-%d", bus))
 }
 
-// watchdog tells systemd until ctx ends that the process is alive.
-func (sd *systemd) watchdog(ctx context.Context) {
+// watchdog tells systemd until ctx ends that the process is alive, which it is
+// as long as responds returns.
+func (sd *systemd) watchdog(ctx context.Context, responds func()) {
 	if sd.every == 0 || sd.to == nil {
 		return
 	}
@@ -129,6 +130,7 @@ func (sd *systemd) watchdog(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			responds()
 			sd.notify("WATCHDOG=1") // the next one is due anyway if this one is lost
 		}
 	}

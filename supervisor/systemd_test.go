@@ -64,8 +64,9 @@ func (m *manager) told(prefix string) {
 			if err != nil || len(fds) != 1 {
 				m.t.Fatal(fds, err)
 			}
-			m.stored[name] = os.NewFile(uintptr(fds[0]), name)
-			m.t.Cleanup(func() { unix.Close(fds[0]) })
+			f := os.NewFile(uintptr(fds[0]), name)
+			m.stored[name] = f
+			m.t.Cleanup(func() { f.Close() })
 		}
 		if name, ok := strings.CutPrefix(text, "FDSTOREREMOVE=1\nFDNAME="); ok {
 			delete(m.stored, name)

@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"kbus.internal/ksock"
 )
@@ -60,7 +62,7 @@ func (w *where) open(ctx context.Context, readOnly bool) (*ksock.Ksock, error) {
 	return ksock.Open(ctx, w.bus, &ksock.Options{Socket: w.path(), ReadOnly: readOnly})
 }
 
-// explain adds the way out to errors that have one.
+// explain adds the errno that kbus errno explains, and the way out if there is one.
 func explain(err error) error {
 	hint := ""
 	switch {
@@ -78,10 +80,16 @@ func explain(err error) error {
 	case errors.Is(err, ksock.ErrNoMemory):
 		hint = "kbus stat shows whose queue holds it; kbus up --arena SIZE gives new buses more"
 	}
-	if hint == "" {
-		return err
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		if name := unix.ErrnoName(errno); !strings.Contains(err.Error(), name) {
+			err = fmt.Errorf("%w (%s)", err, name)
+		}
 	}
-	return fmt.Errorf("%w\n(%s)", err, hint)
+	if hint != "" {
+		err = fmt.Errorf("%w\n(%s)", err, hint)
+	}
+	return err
 }
 
 func addJSONFlag(cmd *cobra.Command, to *bool) {

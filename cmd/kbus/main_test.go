@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 
@@ -86,6 +87,19 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 		ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), p.err, 0o600))
 		if fmt.Sprint(code) != args[1] {
 			ts.Fatalf("%s exited with %d, want %s: %s", args[0], code, args[1], p.words())
+		}
+	},
+	// until REGEXP PROGRAM ARG…: run it again and again until its output matches.
+	"until": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: until REGEXP PROGRAM ARG…")
+		}
+		want := regexp.MustCompile("(?m)" + args[0])
+		for {
+			ts.Check(ts.Exec(args[1], args[2:]...))
+			if want.MatchString(ts.ReadFile("stdout")) {
+				return
+			}
 		}
 	},
 	// code N PROGRAM ARG…: run and want that exit code; then "stdout" and "stderr"

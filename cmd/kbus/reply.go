@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,6 +120,11 @@ func runFor(ctx context.Context, command string, m *ksock.Message) ([]byte, erro
 	sh.Env = append(os.Environ(), "KBUS_NAME="+m.Name, "KBUS_FROM="+strconv.FormatUint(uint64(m.From), 10),
 		"KBUS_ID="+pair(m.ID.Network, m.ID.Serial))
 	sh.WaitDelay = time.Second // for a grandchild that keeps the pipe
+	// Nobody waits for its answer when this process is gone. The signal comes when
+	// the thread that started it ends, so that has to stay as long.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	sh.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	sh.Stdout = &out
 	if err := sh.Run(); err != nil {

@@ -15,19 +15,19 @@ import (
 
 func upCommand() *cobra.Command {
 	var (
-		at             where
-		o              = supervisor.Options{Systemd: true}
-		buses          int
-		arena, message sizeFlag
-		users, groups  []string
-		quiet          bool
+		at            where
+		o             = supervisor.Options{Systemd: true}
+		buses         int
+		arena         sizeFlag = 1 << 30
+		message       sizeFlag
+		users, groups []string
+		verbose       bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run a supervisor and its buses",
 		Long: `Run a supervisor and its buses until Ctrl-C or SIGTERM, and print "ready" when
-Ksocks can be opened. What happens to buses and Ksocks is logged on standard
-error.
+Ksocks can be opened.
 
 Only this user is admitted unless others are allowed. If it is killed, the buses
 go on without it; started again at the same socket, it takes them over. Under
@@ -56,9 +56,11 @@ and leaves its buses in systemd's keeping.`,
 			if o.AllowGroups, err = lookUp("group", groups, groupNumber); err != nil {
 				return err
 			}
-			if !quiet {
-				o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			level := slog.LevelWarn
+			if verbose {
+				level = slog.LevelInfo
 			}
+			o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			s, err := supervisor.Start(o)
 			if err != nil {
 				return err
@@ -81,14 +83,14 @@ and leaves its buses in systemd's keeping.`,
 	at.addSocketFlag(cmd)
 	f := cmd.Flags()
 	f.IntVar(&buses, "buses", 1, "`N`, how many buses to start with; they are numbered from 0")
-	f.Var(&arena, "arena", "memory for the messages of each bus, such as 512M (default 256M)")
+	f.Var(&arena, "arena", "memory for the messages of each bus, such as 512M; it is taken as it is used")
 	f.Var(&message, "max-message", "largest message, with its header and name (default 16M)")
 	f.IntVar(&o.Bus.MaxKsocks, "max-ksocks", 0, "`most` Ksocks on each bus, to 4095 (default 256)")
 	f.StringSliceVar(&users, "allow-user", nil, "admit this `USER`, too (name or number; may be repeated)")
 	f.StringSliceVar(&groups, "allow-group", nil, "admit this `GROUP`'s users, too (name or number; may be repeated)")
 	f.IntVar(&o.KsocksPerUser, "ksocks-per-user", 0, "`most` Ksocks of one user, on all buses (default: no limit, 128 for other users)")
 	f.IntVar(&o.BindingsPerUser, "bindings-per-user", 0, "`most` bindings of one user, on all buses (default: no limit, 4096 for other users)")
-	f.BoolVarP(&quiet, "quiet", "q", false, "log nothing")
+	f.BoolVarP(&verbose, "verbose", "v", false, "log on standard error what happens to buses and Ksocks, not only what goes wrong")
 	return cmd
 }
 

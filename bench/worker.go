@@ -1,0 +1,171 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ksock"
+	"kbus.internal/shm"
+)
+
+// task is what the parent tells a child first.
+type task struct {
+	Role      string
+	Socket    string // of the supervisor; empty: the role uses no bus
+	Memory    bool   // descriptor 3 is a region that the processes share
+	Wait      Wait
+	Size      int
+	Copy      bool
+	Duration  time.Duration
+	Listeners int
+	Index     int // among the processes of this role
+}
+
+// wordGo is what the parent tells it when all are ready.
+const wordGo = "go"
+
+// report is what a child tells the parent: that it is ready, and how it went.
+type report struct {
+	Ready     bool
+	Error     string
+	Thread    int                 // that will do the work, with Ready, of roles that keep to one
+	Messages  int64               // operations done between go and the end
+	Elapsed   time.Duration       // that they took, of the roles whose rate counts
+	Latencies map[string]*Latency // by operation
+	CPU       time.Duration       // between go and the end
+	Voluntary int64               // context switches, since it waited
+	Forced    int64               // context switches, for another
+}
+
+// roles are what a child can be.
+var roles = map[string]func(*worker) (*report, error){
+	"ping": ping, "pong": pong, "copier": copier, "producer": producer, "reader": reader,
+	"asker": asker, "replier": replier,
+	"announcer": announcer, "listener": listener,
+	"local":  local,
+	"opener": opener, "binder": binder,
+}
+
+// worker is a child's end.
+type worker struct {
+	task
+	in    *json.Decoder
+	out   *json.Encoder
+	ctx   context.Context // ends when the parent says stop
+	end   context.CancelFunc
+	mem   *shm.Memory // nil without Memory
+	usage unix.Rusage // when it began
+}
+
+// Child does the part of a workload that the parent at the other ends of in and
+// out asks for. A program whose name is in [Options].Command calls it, with its
+// standard input and output, and exits. It ends the process if in ends early:
+// the parent is gone then.
+func Child(in io.Reader, out io.Writer) error {
+	w := &worker{in: json.NewDecoder(in), out: json.NewEncoder(out)}
+	var cancel context.CancelFunc
+	w.ctx, cancel = context.WithCancel(context.Background())
+	defer cancel()
+	r, err := w.work()
+	if err != nil {
+		r = &report{Error: err.Error()}
+	}
+	return w.out.Encode(r)
+}
+
+func (w *worker) work() (*report, error) {
+	if err := w.in.Decode(&w.task); err != nil {
+		return nil, fmt.Errorf("no task on standard input: %w", err)
+	}
+	role, ok := roles[w.Role]
+	if !ok {
+		return nil, fmt.Errorf("no role %q", w.Role)
+	}
+	if w.Memory {
+		f := os.NewFile(3, "region")
+		mem, err := shm.Map(f)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		defer mem.Close()
+		w.mem = mem
+	}
+	r, err := role(w)
+	if err != nil {
+		return nil, err
+	}
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return nil, os.NewSyscallError("getrusage", err)
+	}
+	r.CPU = cpuOf(&u) - cpuOf(&w.usage)
+	r.Voluntary, r.Forced = u.Nvcsw-w.usage.Nvcsw, u.Nivcsw-w.usage.Nivcsw
+	return r, nil
+}
+
+// begin tells the parent that all is prepared, and returns when it says go.
+func (w *worker) begin(ready report) error {
+	ready.Ready = true
+	if err := w.out.Encode(&ready); err != nil {
+		return err
+	}
+	var word string
+	if err := w.in.Decode(&word); err != nil || word != wordGo {
+		return fmt.Errorf("waited for the word to go, got %q: %w", word, err)
+	}
+	go func() {
+		_ = w.in.Decode(&word) // ends when the parent does
+		os.Exit(1)
+	}()
+	return os.NewSyscallError("getrusage", unix.Getrusage(unix.RUSAGE_SELF, &w.usage))
+}
+
+// open opens a Ksock as the task says.
+func (w *worker) open() (*ksock.Ksock, error) {
+	return ksock.Open(w.ctx, 0, &ksock.Options{Socket: w.Socket, Spin: w.Wait.spin()})
+}
+
+// step is one operation that is timed. batch of them are done by one call.
+type step struct {
+	name string
+	do   func() error
+}
+
+// timed does the steps in turn, again and again, for the task's duration, after
+// a warm-up of a tenth of it.
+func (w *worker) timed(batch int64, steps ...step) (*report, error) {
+	recorders := make([]*recorder, len(steps))
+	count := int64(0)
+	for _, d := range []time.Duration{w.Duration / 10, w.Duration} {
+		for i := range steps {
+			recorders[i] = newRecorder(batch)
+		}
+		for start, t := now(), int64(0); t-start < int64(d); {
+			for i := range steps {
+				before := now()
+				if err := steps[i].do(); err != nil {
+					return nil, err
+				}
+				t = now()
+				recorders[i].add(t - before)
+			}
+			count += batch
+		}
+	}
+	r := &report{Messages: count, Latencies: map[string]*Latency{}}
+	for i, s := range steps {
+		l, err := recorders[i].latency()
+		if err != nil {
+			return nil, err
+		}
+		r.Latencies[s.name] = l
+	}
+	return r, nil
+}

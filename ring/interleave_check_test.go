@@ -1,0 +1,498 @@
+//go:build kbuscheck
+
+package ring
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"kbus.internal/ring/check"
+	"kbus.internal/ring/model"
+)
+
+// A checkCase is a configuration whose interleavings are explored.
+type checkCase struct {
+	name      string
+	bus       checkBus
+	run       func(w *check.World, s *checkSim)
+	die, stop []string // processes that may die, of which the supervisor is told, or stop for good
+	exhaust   bool     // explored to the end also without KBUS_CHECK_LIMIT
+}
+
+var (
+	listener = func(names ...string) (l []checkBind) {
+		for _, n := range names {
+			l = append(l, checkBind{n, false})
+		}
+		return l
+	}
+	replier = []checkBind{{"$.R", true}}
+	request = Header{Name: "$.R", Flags: WantReply}
+)
+
+// reaper is the supervisor after the death of the process of that name, the Ksock
+// in slot's.
+func (s *checkSim) reaper(w *check.World, name string, slot int) {
+	w.Go("supervisor", func() {
+		if w.AwaitEnd(name) {
+			s.reap(s.admin, slot)
+		}
+	})
+}
+
+// await waits as a reader does, and then takes a message.
+func (s *checkSim) await(w *check.World, slot int) {
+	if err := s.k[slot].WaitReadable(context.Background(), 0); err != nil {
+		w.Fail("wait: %v", err)
+	}
+	if s.take(slot) == "none" {
+		w.Fail("readable, but nothing to read")
+	}
+}
+
+var checkCases = []checkCase{
+	{
+		name: "two senders, one Listener", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.take(3); s.take(3) })
+		},
+	},
+	{
+		name: "two senders, a Listener that sleeps",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.await(w, 3); s.await(w, 3) })
+		},
+	},
+	{
+		name: "a sender, a Listener that sleeps", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.await(w, 2); s.await(w, 2) })
+		},
+	},
+	{
+		name: "one sender, two Listeners, and back",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1, binds: listener("$.B")}, {blocks: 1, binds: listener("$.A")}, {blocks: 1, binds: listener("$.A", "$.%")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.take(1) })
+			w.Go("L1", func() {
+				if s.take(2) != "none" {
+					s.send(2, Header{Name: "$.B"}, "b")
+				}
+			})
+			w.Go("L2", func() { s.take(3); s.take(3) })
+		},
+	},
+	{
+		name: "Request and Reply", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
+			w.Go("replier", func() { s.reply(2, 0) })
+		},
+	},
+	{
+		name: "Request and Reply, with a Listener",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}, {binds: listener("$.R")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
+			w.Go("replier", func() { s.reply(2, 0) })
+			w.Go("L", func() { s.take(3); s.take(3) })
+		},
+	},
+	{
+		name: "a Request against two Repliers' succession", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}, {}}, cfg: Config{MaxBindings: 2}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?") })
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true); s.bind(s.admin, 3, "$.R", true) })
+		},
+	},
+	{
+		name: "ALL_OR_FAIL against a reader that makes room", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {binds: listener("$.A")}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: AllOrFail}, "a") })
+			w.Go("L", func() { s.take(2); s.take(2) })
+		},
+	},
+	{
+		name: "ALL_OR_WAIT against a reader that makes room", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() {
+				if s.send(1, Header{Name: "$.A", Flags: AllOrWait}, "a") == unix.ErrnoName(unix.EAGAIN) {
+					s.sendAgain(1)
+				}
+			})
+			w.Go("L", func() { s.take(2); s.take(2) })
+		},
+	},
+	{
+		name: "ALL_OR_WAIT that sleeps until there is room", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() {
+				if _, err := s.k[1].Send(&Header{Name: "$.A", Flags: AllOrWait}, []byte("a")); err == unix.EAGAIN {
+					if err := s.k[1].WaitWritable(context.Background()); err != nil {
+						w.Fail("wait: %v", err)
+					}
+				} else if err != nil {
+					w.Fail("send: %v", err)
+				}
+			})
+			w.Go("L", func() { _ = drain(s.k[2]); _ = drain(s.k[2]) })
+			w.AtEnd(func() error { return s.noLeaksAfter(2) })
+		},
+	},
+	{
+		name: "a waiting Request against its Replier's unbind", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: replier}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.R", Flags: WantReply}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() {
+				s.send(1, Header{Name: "$.R", Flags: WantReply | AllOrWait}, "?")
+				s.poll(1)
+				s.take(1)
+			})
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true) })
+		},
+	},
+	{
+		name: "URGENT against a normal message and a reader",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {blocks: 1}, {binds: listener("$.A")}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.take(3); s.take(3) })
+		},
+	},
+	{
+		name: "URGENT against a reader of two copies", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A", "$.*")}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() {
+				s.send(1, Header{Name: "$.A", Flags: Urgent}, "a")
+				s.send(1, Header{Name: "$.A", Flags: Urgent}, "b")
+			})
+			w.Go("L", func() { s.take(2); s.take(2); s.take(2) })
+		},
+	},
+	{
+		name: "a bind against a send", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}, {}}, cfg: Config{MaxBindings: 3}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
+			w.Go("supervisor", func() { s.bind(s.admin, 3, "$.A", false) })
+		},
+	},
+	{
+		name: "an unbind against a send and a reader",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("L", func() { s.take(2); s.take(2) })
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.A", false) })
+		},
+	},
+	{
+		name: "lanes together: an unbind, an urgent message, a reader",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
+			before: func(s *checkSim) {
+				s.send(1, Header{Name: "$.A"}, "first")
+				s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
+			},
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") })
+			w.Go("L", func() { s.take(2); s.take(2); s.take(2) })
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.A", false) })
+		},
+	},
+	{
+		name: "a Replier's unbind against its reading (Unbound)", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}}, cfg: Config{MaxBindings: 2},
+			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("replier", func() { s.reply(2, 0) })
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true) })
+			w.Go("asker", func() { s.take(1) })
+		},
+	},
+	{
+		name: "kept events against a reader",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener(ReplierBindEvent)}, {binds: replier}}, reports: true, cfg: Config{MaxBindings: 3},
+			before: func(s *checkSim) { s.send(1, Header{Name: ReplierBindEvent}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("L", func() { s.take(2); s.take(2) })
+			w.Go("supervisor", func() { s.reap(s.admin, 3) })
+		},
+	},
+	{
+		name: "kept events against a reader and a sender",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener(ReplierBindEvent)}, {binds: replier}}, reports: true, cfg: Config{MaxBindings: 3, KeptEvents: 1},
+			before: func(s *checkSim) { s.send(1, Header{Name: ReplierBindEvent}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("L", func() { s.take(2); s.take(2) })
+			w.Go("A", func() { s.send(1, Header{Name: ReplierBindEvent}, "a") })
+			w.Go("supervisor", func() { s.reap(s.admin, 3) })
+		},
+	},
+	{
+		name: "the arena full: two senders, one block", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{}, {}, {binds: listener("$.A")}}, cfg: Config{ArenaBytes: 4 * unitBytes}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendMem(1, "a") })
+			w.Go("B", func() { s.sendMem(2, "b") })
+			w.AtEnd(func() error { return s.noLeaksAfter(3) })
+		},
+	},
+	{
+		name: "the smallest queue, round and round", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}, cfg: Config{QueueSlots: 2},
+			before: func(s *checkSim) {
+				for range 3 {
+					s.send(1, Header{Name: "$.A"}, "first")
+					s.take(2)
+				}
+			},
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() {
+				for range 3 {
+					s.send(1, Header{Name: "$.A"}, "a")
+				}
+			})
+			w.Go("L", func() { s.take(2); s.take(2); s.take(2) })
+		},
+	},
+	{
+		name: "a late helper: one sends, one sends twice", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}, cfg: Config{QueueSlots: 2}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b"); s.send(2, Header{Name: "$.A"}, "c") })
+		},
+	},
+	{
+		name: "a close against a send", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
+			w.Go("supervisor", func() { s.reap(s.admin, 2) })
+		},
+	},
+	{
+		name: "a Replier's close against a Request", exhaust: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?") })
+			w.Go("supervisor", func() { s.reap(s.admin, 2) })
+		},
+	},
+	{
+		name: "a sender dies, the supervisor cleans up", exhaust: true, die: []string{"A"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			s.reaper(w, "A", 1)
+		},
+	},
+	{
+		name: "a sender dies, another sends", die: []string{"A"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			s.reaper(w, "A", 1)
+		},
+	},
+	{
+		name: "a reader dies against a send", exhaust: true, die: []string{"L"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}, before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") }},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("L", func() { s.take(2) })
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			s.reaper(w, "L", 2)
+		},
+	},
+	{
+		name: "a Replier dies: GoneAway, Ignored or its Reply", exhaust: true, die: []string{"replier"},
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}},
+			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("replier", func() { s.reply(2, 0); s.read(2) })
+			s.reaper(w, "replier", 2)
+		},
+	},
+	{
+		name: "an asker dies against the Reply", exhaust: true, die: []string{"asker"},
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}},
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?") })
+			w.Go("replier", func() { s.reply(2, 0) })
+			s.reaper(w, "asker", 1)
+		},
+	},
+	{
+		name: "two senders and a reader, one stops for good", stop: []string{"A", "L"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.take(3) })
+			w.AtEnd(s.judge)
+		},
+	},
+	{
+		name: "a sender stops for good while the Listener sleeps", stop: []string{"A"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L", func() { s.await(w, 3) })
+			w.AtEnd(s.judge)
+		},
+	},
+	{
+		name: "the supervisor dies while it binds, and another takes over", exhaust: true, die: []string{"supervisor"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}, cfg: Config{MaxBindings: 3}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("supervisor", func() { s.bind(s.admin, 2, "$.*", false) })
+			s.successor(w)
+		},
+	},
+	{
+		name: "the supervisor dies while it unbinds a Replier, and another takes over", exhaust: true, die: []string{"supervisor"},
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {binds: replier}},
+			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true) })
+			s.successor(w)
+		},
+	},
+	{
+		name: "the supervisor dies while it reaps a Replier, and another takes over", exhaust: true, die: []string{"supervisor"},
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {binds: replier}},
+			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??"); s.take(2) },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("supervisor", func() { s.reap(s.admin, 2) })
+			w.Go("successor", func() {
+				if w.AwaitEnd("supervisor") {
+					s.reap(s.takeOver(), 2)
+				}
+			})
+		},
+	},
+}
+
+// takeOver is the next supervisor's start.
+func (s *checkSim) takeOver() *Admin { return must(must(Attach(s.mem)).Admin()) }
+
+// successor is a supervisor that takes over from one that died.
+func (s *checkSim) successor(w *check.World) {
+	w.Go("successor", func() {
+		if w.AwaitEnd("supervisor") {
+			s.do("take over", func(m *model.Bus, step int) (string, bool) {
+				for _, id := range m.Ksocks() {
+					if m.UnbindStep(id) {
+						return "", true
+					}
+				}
+				return "ok", false
+			}, func() string { s.takeOver(); return "ok" })
+		}
+	})
+}
+
+// sendMem sends what may find no memory, which the model does not know.
+func (s *checkSim) sendMem(slot int, data string) {
+	switch _, err := s.k[slot].Send(&Header{Name: "$.A"}, []byte(data)); err {
+	case nil, unix.ENOMEM:
+	default:
+		s.w.Fail("send: %v", err)
+	}
+}
+
+// noLeaksAfter empties the queue of a slot's Ksock first.
+func (s *checkSim) noLeaksAfter(slot int) error {
+	for c := s.client(slot); drain(c) != "none"; {
+	}
+	return s.noLeaks()
+}
+
+func envInt(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// TestCheckInterleavings explores the configurations: KBUS_CHECK_LIMIT
+// executions of each at most, 0 for all; by default all of the smaller ones.
+func TestCheckInterleavings(t *testing.T) {
+	for _, c := range checkCases {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true, Limit: envInt("KBUS_CHECK_LIMIT", 20000)}
+			d := c.bus.def()
+			check.Run(t, cfg, c.on(d))
+		})
+	}
+}
+
+func (c *checkCase) on(d *checkDef) func(w *check.World) {
+	return func(w *check.World) {
+		s := d.sim(w)
+		if c.stop == nil {
+			s.clean()
+		}
+		c.run(w, s)
+	}
+}
