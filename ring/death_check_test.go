@@ -22,12 +22,15 @@ type cutter struct {
 	armed bool
 	left  int
 	steps int
+	limit int // of steps, unless 0
 }
 
 type cutOff struct{}
 
 func (c *cutter) Before(_ *shm.Word, op shm.Op) {
-	c.steps++
+	if c.steps++; c.steps > c.limit && c.limit > 0 {
+		panic("endless")
+	}
 	if !c.armed || op == shm.OpLoad {
 		return
 	}
@@ -878,3 +881,24 @@ func TestClientStops(t *testing.T) { testDeaths(t, clientKinds, false, true, 3) 
 
 // TestSupervisorDeaths: R9.4, also in its own clean-up.
 func TestSupervisorDeaths(t *testing.T) { testDeaths(t, adminKinds, true, false, 3) }
+
+// TestCorruptIsBounded: on a corrupt region no operation goes on for ever.
+func TestCorruptIsBounded(t *testing.T) {
+	sd := seed(t)
+	c := &cutter{limit: 3e6}
+	shm.SetScheduler(c)
+	defer shm.SetScheduler(nil)
+	mem := shm.Heap(int64(len(corruptImages[0])))
+	most := 0
+	for i := range *corruptRuns {
+		r := rand.New(rand.NewPCG(sd, uint64(i)))
+		d := make(damage, damageBytes*(1+r.IntN(3)))
+		for j := range d {
+			d[j] = byte(r.Uint32())
+		}
+		c.steps = 0
+		d.use(mem, byte(i))
+		most = max(most, c.steps)
+	}
+	t.Logf("all operations together take %d steps at most", most)
+}
