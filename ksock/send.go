@@ -33,6 +33,38 @@ func (k *Ksock) TrySend(m *Message) (MessageID, error) {
 	return id, k.sendError("send", &m.Header, err)
 }
 
+// Relay sends a message that comes from another bus, as a Limpet does. It never
+// waits, since [AllOrWait] acts as [AllOrFail] does (R8.5), and the message's flag
+// stays. With copy, the message has answered or asked somebody on its own bus: it
+// reaches the Listeners here as it is and creates no obligation, whatever its flags
+// and InReplyTo say (R8.9). Errors: see [Ksock.Send].
+func (k *Ksock) Relay(h *Header, data []byte, copy bool) (MessageID, error) {
+	return k.relay(h, data, nil, copy)
+}
+
+// RelayLoan is to [Ksock.Relay] as [Ksock.SendLoan] is to [Ksock.Send].
+func (k *Ksock) RelayLoan(h *Header, l Loan, copy bool) (MessageID, error) {
+	return k.relay(h, nil, &l, copy)
+}
+
+func (k *Ksock) relay(h *Header, data []byte, l *Loan, copy bool) (id MessageID, err error) {
+	k.smu.Lock()
+	switch {
+	case k.end != nil:
+		err = k.end
+	case l == nil:
+		id, err = k.c.Relay(h, data, copy)
+	case !l.of(k):
+		err = &detail{ErrInvalid.(*condition), errUsedUp}
+	default:
+		if id, err = k.c.RelayLoan(h, &l.l.l, copy); err == nil {
+			k.usedUp(l.l)
+		}
+	}
+	k.smu.Unlock()
+	return id, k.sendError("relay", h, err)
+}
+
 // SendAgain tries the message that waits in this Ksock once more (R6.5). Its
 // failure is returned and ends the waiting, but for ErrWouldBlock.
 // ErrNothingToSend: no message is waiting.
@@ -129,7 +161,7 @@ func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) 
 
 // sendLoan sends what is in place. smu is held.
 func (k *Ksock) sendLoan(h *Header, l Loan) (MessageID, error) {
-	if l.l == nil || l.l.k != k || l.l.turn != l.turn {
+	if !l.of(k) {
 		return MessageID{}, &detail{ErrInvalid.(*condition), errUsedUp}
 	}
 	id, err := k.c.SendLoan(h, &l.l.l)
