@@ -132,6 +132,9 @@ func (s *stage) enter(role string) (*member, *report, error) {
 		m.cpu = &s.o.Pin[len(s.members)%n]
 	}
 	if err := m.start(s); err != nil {
+		if s.ctx.Err() != nil {
+			return nil, nil, context.Cause(s.ctx)
+		}
 		return nil, nil, fmt.Errorf("start %s: %w", role, err)
 	}
 	s.members = append(s.members, m)

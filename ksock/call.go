@@ -177,8 +177,8 @@ func (k *Ksock) pass() error {
 // answer hands m to the Call that it answers, and releases it; false if there is
 // none. rmu is held.
 func (k *Ksock) answer(m *ring.Message) bool {
-	if m.InReplyTo == (MessageID{}) || m.To != k.id {
-		return false
+	if !m.Answer() {
+		return false // perhaps a Listener's copy of one (R5.8, R8.9)
 	}
 	for i, c := range k.calls {
 		if c.id != m.InReplyTo {

@@ -41,14 +41,13 @@ const defaultSpin = 200
 // A Ksock is one connection to one bus (R3.1). It may be used by any number of
 // goroutines at once, all methods alike; what they read is divided among them.
 type Ksock struct {
-	bus      int
-	id       uint32
-	spin     int
-	readOnly bool
-	log      *slog.Logger
-	link     *control.Link
-	m        *mapping
-	c        *ring.Client
+	bus  int
+	id   uint32
+	spin int
+	log  *slog.Logger
+	link *control.Link
+	m    *mapping
+	c    *ring.Client
 
 	// life ends, with the reason, when the Ksock is closed or gone.
 	life context.Context
@@ -59,7 +58,7 @@ type Ksock struct {
 	// Lock order: rmu before smu before file.mu. No operation holds one while it waits.
 
 	smu     sync.Mutex   // the sending side
-	sending *waitingSend // nil: no Send waits
+	sending *waitingSend // the Send whose message waits, or has just left; nil: TrySend's, or none
 	loans   int          // not used up
 	lent    []*loan      // used up, to be used again
 
@@ -110,7 +109,7 @@ func open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
 		return nil, err
 	}
 	k := &Ksock{
-		bus: bus, id: link.Ksock(), spin: opts.Spin, readOnly: opts.ReadOnly, log: opts.Logger, link: link,
+		bus: bus, id: link.Ksock(), spin: opts.Spin, log: opts.Logger, link: link,
 		lead: make(chan struct{}, 1),
 	}
 	k.life, k.stop = context.WithCancelCause(context.Background())

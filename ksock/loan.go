@@ -44,6 +44,9 @@ func (k *Ksock) Loan(size int) (Loan, error) {
 	return Loan{l, l.turn}, nil
 }
 
+// of tells whether l is k's and not used up. smu is held.
+func (l Loan) of(k *Ksock) bool { return l.l != nil && l.l.k == k && l.l.turn == l.turn }
+
 // Data is the memory lent: valid until the Loan is sent or released.
 func (l Loan) Data() []byte {
 	if l.l == nil || l.l.turn != l.turn {

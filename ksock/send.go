@@ -33,6 +33,38 @@ func (k *Ksock) TrySend(m *Message) (MessageID, error) {
 	return id, k.sendError("send", &m.Header, err)
 }
 
+// Relay sends a message that comes from another bus, as a Limpet does. It never
+// waits, since [AllOrWait] acts as [AllOrFail] does (R8.5), and the message's flag
+// stays. With copy, the message has answered or asked somebody on its own bus: it
+// reaches the Listeners here as it is and creates no obligation, whatever its flags
+// and InReplyTo say (R8.9). Errors: see [Ksock.Send].
+func (k *Ksock) Relay(h *Header, data []byte, copy bool) (MessageID, error) {
+	return k.relay(h, data, nil, copy)
+}
+
+// RelayLoan is to [Ksock.Relay] as [Ksock.SendLoan] is to [Ksock.Send].
+func (k *Ksock) RelayLoan(h *Header, l Loan, copy bool) (MessageID, error) {
+	return k.relay(h, nil, &l, copy)
+}
+
+func (k *Ksock) relay(h *Header, data []byte, l *Loan, copy bool) (id MessageID, err error) {
+	k.smu.Lock()
+	switch {
+	case k.end != nil:
+		err = k.end
+	case l == nil:
+		id, err = k.c.Relay(h, data, copy)
+	case !l.of(k):
+		err = &detail{ErrInvalid.(*condition), errUsedUp}
+	default:
+		if id, err = k.c.RelayLoan(h, &l.l.l, copy); err == nil {
+			k.usedUp(l.l)
+		}
+	}
+	k.smu.Unlock()
+	return id, k.sendError("relay", h, err)
+}
+
 // SendAgain tries the message that waits in this Ksock once more (R6.5). Its
 // failure is returned and ends the waiting, but for ErrWouldBlock.
 // ErrNothingToSend: no message is waiting.
@@ -43,7 +75,7 @@ func (k *Ksock) SendAgain() (MessageID, error) {
 		return MessageID{}, k.fail("send again", "", forOther, k.end)
 	}
 	id, err := k.c.SendAgain()
-	if err != error(unix.EAGAIN) && k.sending != nil {
+	if err != error(unix.EAGAIN) && err != error(unix.ENOMSG) && k.sending != nil {
 		k.sending.decide(err)
 	}
 	return id, k.fail("send again", "", forOther, err)
@@ -86,7 +118,7 @@ func (k *Ksock) WaitWritable(ctx context.Context) error {
 	return k.fail("wait to send", "", forOther, err)
 }
 
-// waitingSend is the Send that waits until its message has left the Ksock.
+// waitingSend is a Send that waits until its message has left the Ksock.
 type waitingSend struct {
 	over chan struct{} // closed when it has, or was given up
 	id   MessageID
@@ -118,8 +150,10 @@ func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) 
 	default:
 		id, err = k.c.Send(h, data)
 	}
-	if sending != nil && err == error(unix.EAGAIN) {
-		sending.id, k.sending = id, sending
+	if err == error(unix.EAGAIN) {
+		if k.sending = sending; sending != nil {
+			sending.id = id
+		}
 	}
 	k.smu.Unlock()
 	return id, err
@@ -127,7 +161,7 @@ func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) 
 
 // sendLoan sends what is in place. smu is held.
 func (k *Ksock) sendLoan(h *Header, l Loan) (MessageID, error) {
-	if l.l == nil || l.l.k != k || l.l.turn != l.turn {
+	if !l.of(k) {
 		return MessageID{}, &detail{ErrInvalid.(*condition), errUsedUp}
 	}
 	id, err := k.c.SendLoan(h, &l.l.l)
@@ -208,7 +242,9 @@ func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
 	}
 	k.smu.Lock()
 	defer k.smu.Unlock()
-	k.sending = nil
+	if k.sending == sending { // else the next message waits already
+		k.sending = nil
+	}
 	close(sending.over)
 	switch {
 	case sending.decided:

@@ -8,6 +8,7 @@ const (
 	optNoPlace   = 1 << 1 // a waiting Request tried by waiting or polling (R6.5)
 	optNoLedger  = 1 << 2 // a Status for a Request that was never sent (R5.6)
 	optLost      = 1 << 3 // an UnbindEventsLost (R7.4)
+	optNoWait    = 1 << 4 // ALL_OR_WAIT acts as ALL_OR_FAIL (R8.5)
 	optCodeShift = 24     // the error that it is bound to end with, an errno
 )
 

@@ -132,6 +132,29 @@ func (c *Client) checkHeader(h *Header, data int) error {
 // those of R3.8, in its order, or ENOMEM. After EAGAIN the message waits in this
 // Ksock (R6.5). The id is that of the message if it got one, also with an error.
 func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
+	return c.sendCopied(h, data, kindMessage, 0)
+}
+
+// Relay is Send for a message that comes from another bus: it never waits, since
+// ALL_OR_WAIT acts as ALL_OR_FAIL (R8.5). A copy goes to Listeners alone, whatever
+// kind of message it is, and creates no obligation (R8.9).
+func (c *Client) Relay(h *Header, data []byte, copy bool) (MessageID, error) {
+	return c.sendCopied(h, data, relayed(copy), optNoWait)
+}
+
+// RelayLoan is to Relay as SendLoan is to Send.
+func (c *Client) RelayLoan(h *Header, l *Loan, copy bool) (MessageID, error) {
+	return c.sendLoan(h, l, relayed(copy), optNoWait)
+}
+
+func relayed(copy bool) int {
+	if copy {
+		return kindCopy
+	}
+	return kindMessage
+}
+
+func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (MessageID, error) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	if err := c.check(); err != nil {
@@ -145,7 +168,7 @@ func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
 		return MessageID{}, err
 	}
 	d := &c.hand
-	c.compose(d, h)
+	c.compose(d, h, kind, opts)
 	d.held, d.data = held, len(data)
 	err = d.resolve(c.b)
 	if err == nil {
@@ -165,18 +188,18 @@ func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
 }
 
 // compose makes a draft of a header.
-func (c *Client) compose(d *draft, h *Header) {
+func (c *Client) compose(d *draft, h *Header, kind int, opts uint32) {
 	d.hdr = *h
-	d.kind, d.version, d.opts, d.led, d.tried, d.cache = kindMessage, 0, 0, 0, false, c.cache
+	d.kind, d.version, d.opts, d.led, d.tried, d.cache = kind, 0, opts, 0, false, c.cache
 	d.h, d.units = 0, 0
 	d.hdr.From = c.id
 	d.hdr.Flags &^= MustReply | Synthetic
 	if d.hdr.ID.Network != 0 {
-		d.opts = optHasID
+		d.opts |= optHasID
 	} else {
 		d.hdr.ID = MessageID{}
 	}
-	if h.IsReply() {
+	if h.IsReply() && kind == kindMessage {
 		d.led = c.owedFor(h.To, h.InReplyTo)
 	}
 }
@@ -195,7 +218,7 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 	c.last = id
 	switch unix.Errno(o.code) {
 	case 0:
-		if d.hdr.IsReply() {
+		if d.hdr.IsReply() && d.kind == kindMessage {
 			c.settled(d.led)
 		}
 		c.count(d)
@@ -295,6 +318,10 @@ func (l *Loan) Release() {
 // SendLoan sends a message whose data is already in place. The Loan is used up by
 // success and by EAGAIN, and stays the caller's after any other error.
 func (c *Client) SendLoan(h *Header, l *Loan) (MessageID, error) {
+	return c.sendLoan(h, l, kindMessage, 0)
+}
+
+func (c *Client) sendLoan(h *Header, l *Loan, kind int, opts uint32) (MessageID, error) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	if err := c.check(); err != nil {
@@ -307,7 +334,7 @@ func (c *Client) SendLoan(h *Header, l *Loan) (MessageID, error) {
 		return MessageID{}, err
 	}
 	d := &c.hand
-	c.compose(d, h)
+	c.compose(d, h, kind, opts)
 	d.h, d.head, d.held, d.units, d.data, d.tried = l.d.h, l.d.head, l.d.held, l.d.units, l.d.data, l.d.tried
 	id, err := c.transmit(d)
 	l.d.h = d.h

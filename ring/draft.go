@@ -140,7 +140,7 @@ func (d *draft) address(p *party) error {
 		r := d.route
 		version = r.version
 		switch {
-		case d.kind == kindEvent:
+		case d.kind == kindEvent, d.kind == kindCopy:
 			list = r.listeners
 		case d.hdr.Flags&WantReply != 0:
 			list = r.request

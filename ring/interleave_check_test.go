@@ -436,15 +436,18 @@ var checkCases = []checkCase{
 // takeOver is the next supervisor's start.
 func (s *checkSim) takeOver() *Admin { return must(must(Attach(s.mem)).Admin()) }
 
-// successor is a supervisor that takes over from one that died.
+// successor is a supervisor that takes over from one that died, and finishes what
+// that one had begun.
 func (s *checkSim) successor(w *check.World) {
 	w.Go("successor", func() {
 		if w.AwaitEnd("supervisor") {
 			s.do("take over", func(m *model.Bus, step int) (string, bool) {
-				for _, id := range m.Ksocks() {
-					if m.UnbindStep(id) {
+				for i := range s.def.bus.cfg.MaxKsocks {
+					id := uint32(i + 1)
+					if m.UnbindStep(id) || m.CloseStep(id) {
 						return "", true
 					}
+					m.CloseEnd(id)
 				}
 				return "ok", false
 			}, func() string { s.takeOver(); return "ok" })

@@ -10,6 +10,7 @@ const (
 	kindControl            // edits that the supervisor prepared, with an event perhaps
 	kindFlush              // moves kept events into a queue (R7.4)
 	kindCarve              // takes a block from the free space of the arena
+	kindCopy               // a message from another bus for Listeners only (R8.9)
 )
 
 // An entry of the log: what its sender wants done. All else is in the block.

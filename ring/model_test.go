@@ -205,15 +205,32 @@ func (p *pairUp) send(r *rand.Rand, k *Client) {
 		h.Name = pick(r, []string{"", "$.", "$.*", "$.A.", "x", "$." + strings.Repeat("a", 999), "$." + strings.Repeat("a", 998)})
 	}
 	data := strings.Repeat("d", r.IntN(80)*r.IntN(2))
-	id, err := k.Send(&h, []byte(data))
-	mid, merr := p.m.Send(k.id, model.Message{
+	mm := model.Message{
 		ID: model.MessageID(h.ID), InReplyTo: model.MessageID(h.InReplyTo), To: h.To,
 		OrigFrom: model.EndPoint(h.OrigFrom), FinalTo: model.EndPoint(h.FinalTo), Flags: h.Flags, Name: h.Name, Data: data,
-	})
+	}
+	how := pick(r, []string{"send", "send", "send", "relay", "relay copy", "relay copy in place"})
+	var id MessageID
+	var mid model.MessageID
+	var err, merr error
+	if how == "send" {
+		id, err = k.Send(&h, []byte(data))
+		mid, merr = p.m.Send(k.id, mm)
+	} else {
+		mid, merr = p.m.Relay(k.id, mm, how != "relay")
+		var l Loan
+		if how != "relay copy in place" || k.LoanInto(&l, len(data)) != nil {
+			id, err = k.Relay(&h, []byte(data), how != "relay")
+		} else {
+			copy(l.Data(), data)
+			id, err = k.RelayLoan(&h, &l, true)
+			l.Release()
+		}
+	}
 	if err != nil {
 		id, mid = MessageID{}, model.MessageID{}
 	}
-	p.check(fmt.Sprintf("%d send %+v (%d bytes)", k.id, h, len(data)), fmt.Sprint(id, errno(err)), fmt.Sprint(mid, errno(merr)))
+	p.check(fmt.Sprintf("%d %s %+v (%d bytes)", k.id, how, h, len(data)), fmt.Sprint(id, errno(err)), fmt.Sprint(mid, errno(merr)))
 }
 
 // TestHistoriesAgainstModel does random operations, one at a time, on the bus

@@ -65,7 +65,7 @@ func (p *planner) end() {
 // entry plans e; own tells that the planner's own process appends it directly.
 func (p *planner) entry(e entry, own bool) (o outcome, err error) {
 	switch e.kind {
-	case kindMessage, kindStatus:
+	case kindMessage, kindStatus, kindCopy:
 		o.code, err = p.message(e, own)
 	case kindControl:
 		o.code, err = p.control(e)
@@ -279,6 +279,12 @@ func (p *planner) message(e entry, own bool) (uint8, error) {
 	request, reply := m.flags&WantReply != 0, m.reply != 0
 	urgent := m.flags&Urgent != 0
 	allOrFail, allOrWait := m.flags&AllOrFail != 0 && !reply, m.flags&AllOrWait != 0 && !reply // R6.4
+	if m.opts&optNoWait != 0 {
+		allOrFail, allOrWait = allOrFail || allOrWait, false
+	}
+	if m.kind == kindCopy {
+		request, reply = false, false // R8.9: nobody is asked, and nobody answered
+	}
 
 	var asker queueState
 	if request {

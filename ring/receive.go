@@ -13,7 +13,13 @@ type Message struct {
 	held int
 	data []byte
 	size uint64
+
+	answer bool
 }
+
+// Answer tells whether this copy is the answer to a Request of this Ksock: that
+// it is a Reply, and bears the right ids, may be true of Listeners' copies too.
+func (m *Message) Answer() bool { return m.answer }
 
 // Data is the message's data, in the arena, not to be written. It must not be
 // used after Release.
@@ -198,6 +204,7 @@ func (c *Client) read(m *Message, word uint64, held int) error {
 		},
 		c: c, h: v.h, gen: headGen(v.head), idx: laneIdx(word), held: held,
 		data: b.bytesAt(v.h, 0, v.dataLen), size: v.bytes,
+		answer: copyRole(cw) == roleDirect && v.reply != 0,
 	}
 	if copyRole(cw) == roleReplier && v.flags&WantReply != 0 {
 		m.Flags |= MustReply

@@ -119,6 +119,12 @@ func ksocksChild() error {
 		}
 		var text string
 		var err error
+		if w[0] == "leave" { // the holder answers
+			if err := leaveSockets(); err != nil {
+				return err
+			}
+			continue
+		}
 		switch w[0] {
 		case "open": // BUS -> INDEX ID
 			var e *end

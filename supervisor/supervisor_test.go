@@ -387,7 +387,8 @@ func TestDeath(t *testing.T) {
 		dying.ask(t, "listen %d $.A", bus)
 	}
 	stopped.signal(t, syscall.SIGSTOP)
-	dying.kill()
+	dying.ask(t, "leave")
+	dying.signal(t, syscall.SIGKILL) // its sockets live on
 	for bus := range uint32(2) {
 		eventually(t, "the dead one's Ksock is closed", func() bool { return len(ksocks(t, s.Socket(), bus)) < 2 })
 		if k := ksocks(t, s.Socket(), bus); len(k) != 1 || int(k[0].PID) != stopped.pid() {

@@ -62,7 +62,8 @@ func (w *where) open(ctx context.Context, readOnly bool) (*ksock.Ksock, error) {
 	return ksock.Open(ctx, w.bus, &ksock.Options{Socket: w.path(), ReadOnly: readOnly})
 }
 
-// explain adds the errno that kbus errno explains, and the way out if there is one.
+// explain adds to an error of a bus its errno, which kbus errno explains, and the
+// way out if there is one.
 func explain(err error) error {
 	hint := ""
 	switch {
@@ -80,8 +81,9 @@ func explain(err error) error {
 	case errors.Is(err, ksock.ErrNoMemory):
 		hint = "kbus stat shows whose queue holds it; kbus up --arena SIZE gives new buses more"
 	}
+	var op *ksock.Error
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if errors.As(err, &op) && errors.As(err, &errno) {
 		if name := unix.ErrnoName(errno); !strings.Contains(err.Error(), name) {
 			err = fmt.Errorf("%w (%s)", err, name)
 		}

@@ -158,7 +158,7 @@ func bytesText(n uint64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	f, unit := float64(n)/1024, 0
-	for f >= 1024 && unit < len(units)-1 {
+	for f >= 1023.95 && unit < len(units)-1 {
 		f, unit = f/1024, unit+1
 	}
 	return fmt.Sprintf("%s %ciB", strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0"), units[unit])

@@ -15,12 +15,13 @@ import (
 
 func upCommand() *cobra.Command {
 	var (
-		at             where
-		o              = supervisor.Options{Systemd: true}
-		buses          int
-		arena, message sizeFlag
-		users, groups  []string
-		verbose        bool
+		at            where
+		o             = supervisor.Options{Systemd: true}
+		buses         int
+		arena         sizeFlag = 1 << 30
+		message       sizeFlag
+		users, groups []string
+		verbose       bool
 	)
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -82,7 +83,7 @@ and leaves its buses in systemd's keeping.`,
 	at.addSocketFlag(cmd)
 	f := cmd.Flags()
 	f.IntVar(&buses, "buses", 1, "`N`, how many buses to start with; they are numbered from 0")
-	f.Var(&arena, "arena", "memory for the messages of each bus, such as 512M (default 256M)")
+	f.Var(&arena, "arena", "memory for the messages of each bus, such as 512M; it is taken as it is used")
 	f.Var(&message, "max-message", "largest message, with its header and name (default 16M)")
 	f.IntVar(&o.Bus.MaxKsocks, "max-ksocks", 0, "`most` Ksocks on each bus, to 4095 (default 256)")
 	f.StringSliceVar(&users, "allow-user", nil, "admit this `USER`, too (name or number; may be repeated)")

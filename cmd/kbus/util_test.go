@@ -47,7 +47,7 @@ func TestSizeFlag(t *testing.T) {
 
 func TestBytesText(t *testing.T) {
 	for n, want := range map[uint64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 256 << 20: "256 MiB", 1 << 40: "1 TiB", 1 << 60: "1048576 TiB",
+		0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 256 << 20: "256 MiB", 1<<30 - 64: "1 GiB", 1 << 40: "1 TiB", 1 << 60: "1048576 TiB",
 	} {
 		if got := bytesText(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)

@@ -51,7 +51,10 @@ func (s *videoSender) run(ctx context.Context, in io.Reader) error {
 		fmt.Fprintf(os.Stderr, "%s could not be sent: the bus had no memory left (kbus stat shows whose queues hold it)\n", plural(s.unsent, "frame"))
 		return errQuiet
 	}
-	return err
+	if err != nil {
+		return errors.New("interrupted before the stream's end")
+	}
+	return nil
 }
 
 // frames reads the stream to its end and sends each frame when it is due.

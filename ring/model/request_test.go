@@ -26,6 +26,33 @@ func TestRequest(t *testing.T) { // R5.1, R5.2, R5.8
 	b.gets(l, "2 Q?=1", "3 Q=2", "5 Q?=3", "6 A<2=a")
 }
 
+func TestRelay(t *testing.T) { // R8.5, R8.9
+	b := start(t)
+	k, l, r, full := b.open(), b.open(), b.open(), b.open()
+	b.listen(l, "$.Q", "$.A")
+	b.reply(r, "$.Q")
+	b.listen(full, "$.F")
+	b.limit(full, 1)
+	b.limit(k, 1)
+	relay := func(m Message, copy bool, want unix.Errno) {
+		t.Helper()
+		_, err := b.Relay(k, m, copy)
+		b.is(err, want)
+	}
+	wait := announce("$.F", "")
+	wait.Flags |= AllOrWait
+	relay(wait, false, 0)
+	relay(wait, false, unix.EBUSY)
+	for range 3 { // no place is held
+		relay(ask("$.Q", "c"), true, 0)
+		relay(answerTo(l, 9, "d"), true, 0)
+	}
+	b.gets(l, "3 Q?=c", "4 A<9=d", "5 Q?=c", "6 A<9=d", "7 Q?=c", "8 A<9=d")
+	relay(ask("$.Q", "e"), false, 0)
+	relay(ask("$.Q", "f"), false, unix.ENOLCK)
+	b.gets(r, "9 Q?!=e")
+}
+
 func TestPlaceForTheAnswer(t *testing.T) { // R5.3
 	b := start(t)
 	s, r := b.open(), b.open()

@@ -8,7 +8,26 @@ import (
 
 // Send sends m as k and returns the id that it got. The checks come in the order of R3.8. On EAGAIN the message is waiting
 // in k (R6.5).
-func (b *Bus) Send(id uint32, m Message) (MessageID, error) {
+func (b *Bus) Send(id uint32, m Message) (MessageID, error) { return b.send(id, m, 0) }
+
+// Relay sends a message from another bus as k: ALL_OR_WAIT acts as ALL_OR_FAIL (R8.5). A copy goes to Listeners only and
+// creates no obligation (R8.9).
+func (b *Bus) Relay(id uint32, m Message, copy bool) (MessageID, error) {
+	if copy {
+		return b.send(id, m, relayedCopy)
+	}
+	return b.send(id, m, relayed)
+}
+
+// origin tells how a message came to be sent.
+type origin int
+
+const (
+	relayed     origin = 1 + iota // by a Limpet
+	relayedCopy                   // by a Limpet that only listened to it
+)
+
+func (b *Bus) send(id uint32, m Message, o origin) (MessageID, error) {
 	k, err := b.open(id)
 	if err != nil {
 		return MessageID{}, err
@@ -22,7 +41,7 @@ func (b *Bus) Send(id uint32, m Message) (MessageID, error) {
 	if err := b.check(&m); err != nil {
 		return MessageID{}, err
 	}
-	if m.IsRequest() && !k.hasRoom() {
+	if m.IsRequest() && o != relayedCopy && !k.hasRoom() {
 		return MessageID{}, unix.ENOLCK // R5.3
 	}
 
@@ -32,7 +51,7 @@ func (b *Bus) Send(id uint32, m Message) (MessageID, error) {
 		m.ID = b.nextID() // R2.2
 	}
 	k.last = m.ID
-	if err = b.dispatch(k, &m); err == unix.EAGAIN {
+	if err = b.dispatch(k, &m, o); err == unix.EAGAIN {
 		k.waiting = &m
 	}
 	if err != nil {
@@ -73,7 +92,7 @@ func (b *Bus) SendAgain(id uint32) (MessageID, error) {
 	if m.IsRequest() && !k.hasRoom() {
 		err = unix.ENOLCK
 	} else {
-		err = b.dispatch(k, m)
+		err = b.dispatch(k, m, 0)
 	}
 	if err != unix.EAGAIN {
 		k.waiting = nil
@@ -101,7 +120,7 @@ func (b *Bus) retry(k *ksock) {
 	if m == nil {
 		return
 	}
-	err := b.dispatch(k, m)
+	err := b.dispatch(k, m, 0)
 	if err == unix.EAGAIN {
 		return
 	}
@@ -117,10 +136,11 @@ func (b *Bus) retry(k *ksock) {
 }
 
 // dispatch gives m, which has its id, to all who get it, or to nobody and says why: the second half of R3.8, and section 6.
-func (b *Bus) dispatch(from *ksock, m *Message) error {
+func (b *Bus) dispatch(from *ksock, m *Message, o origin) error {
 	var asker, replier *ksock
 	var via uint64 // the Replier's binding
 	switch {
+	case o == relayedCopy:
 	case m.IsReply():
 		if asker = b.find(m.To); asker == nil || asker.closing {
 			return unix.EADDRNOTAVAIL
@@ -141,7 +161,7 @@ func (b *Bus) dispatch(from *ksock, m *Message) error {
 			return unix.EPIPE // R5.2
 		}
 		if !replier.hasRoom() {
-			return m.noRoom(unix.EBUSY) // R5.4, R6.5
+			return m.noRoom(unix.EBUSY, o) // R5.4, R6.5
 		}
 	}
 
@@ -154,7 +174,7 @@ func (b *Bus) dispatch(from *ksock, m *Message) error {
 			continue
 		}
 		if !m.IsReply() { // R6.4
-			if err := m.noRoom(nil); err != nil {
+			if err := m.noRoom(nil, o); err != nil {
 				return err
 			}
 		}
@@ -180,9 +200,9 @@ func (b *Bus) dispatch(from *ksock, m *Message) error {
 }
 
 // noRoom is the answer to a message for which somebody has no room, or other if neither send flag decides (R6.2, R6.5).
-func (m *Message) noRoom(other error) error {
+func (m *Message) noRoom(other error, o origin) error {
 	switch {
-	case m.Flags&AllOrFail != 0:
+	case m.Flags&AllOrFail != 0, m.Flags&AllOrWait != 0 && o != 0: // R8.5
 		return unix.EBUSY
 	case m.Flags&AllOrWait != 0:
 		return unix.EAGAIN
