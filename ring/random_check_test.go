@@ -60,12 +60,12 @@ var larger = []checkCase{
 }
 
 // TestCheckRandom explores all configurations, and larger ones, at random:
-// KBUS_CHECK_RUNS executions for each process that may end early.
+// KBUS_CHECK_RANDOM executions for each process that may end early.
 func TestCheckRandom(t *testing.T) {
 	for _, c := range append(larger, checkCases...) {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.bus.def()
-			cfg := check.Config{Mode: check.Random, Runs: envInt("KBUS_CHECK_RUNS", 500), Die: c.die, Stop: c.stop, FreeSpin: true}
+			cfg := check.Config{Mode: check.Random, Runs: envInt("KBUS_CHECK_RANDOM", 500), Die: c.die, Stop: c.stop, FreeSpin: true}
 			check.Run(t, cfg, c.on(d))
 		})
 	}
