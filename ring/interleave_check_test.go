@@ -4,6 +4,7 @@ package ring
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -395,6 +396,22 @@ var checkCases = []checkCase{
 			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
 			w.Go("L", func() { s.await(w, 3) })
 			w.AtEnd(s.judge)
+		},
+	},
+	{
+		name: "a sender stops for good, a helper, a Listener that sleeps", exhaust: true, stop: []string{"A"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("H", func() { must(s.k[2].send.idle()) })
+			// Asleep for ever is right if nothing has come.
+			w.Daemon("L", func() { s.await(w, 3) })
+			w.AtEnd(func() error {
+				if c := s.k[3]; w.Status("L") == "asleep" && c.any() && curPhase(c.b.w[wCur].Load()) == curIdle {
+					return fmt.Errorf("the Listener sleeps with a message in its queue")
+				}
+				return s.judge()
+			})
 		},
 	},
 	{

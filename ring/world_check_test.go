@@ -17,6 +17,7 @@ type checkBus struct {
 	cfg     Config
 	ksocks  []checkKsock
 	reports bool
+	sides   bool              // a Ksock's two sides are processes of their own
 	before  func(s *checkSim) // what has happened before, one thing after the other
 }
 
@@ -40,8 +41,6 @@ type checkSim struct {
 	k     []*Client // by slot
 	admin *Admin
 	dead  []bool // nobody reaps it
-	// Not to be judged: taken from the queues in AtEnd.
-	loose bool
 }
 
 // checkDef is what the executions of a configuration share.
@@ -470,7 +469,7 @@ func sent(id MessageID, err error) string {
 // keep tells the explorer what of the last operation stays in a Ksock's process:
 // its Client's state.
 func (s *checkSim) keep(slot int) {
-	if s.w == nil {
+	if s.w == nil || s.def.bus.sides {
 		return
 	}
 	c := s.k[slot]

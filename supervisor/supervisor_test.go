@@ -448,6 +448,37 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// The table of Ksocks tells what each has done and owes (R3.7).
+func TestBooks(t *testing.T) {
+	s := start(t, Options{})
+	asker, replier := openEnd(t, s.Socket(), 0), openEnd(t, s.Socket(), 0)
+	call(t, replier.Link, control.Request{Op: control.OpBind, Name: "$.R", Replier: true})
+	call(t, replier.Link, control.Request{Op: control.OpMaxMessages, Value: 3})
+	for range 3 {
+		asker.request(t, "$.R")
+	}
+	for range 2 {
+		replier.mustNext(t)
+	}
+	k := ksocks(t, s.Socket(), 0)
+	if len(k) != 2 {
+		t.Fatalf("%+v", k)
+	}
+	if a := k[0]; a.Sent != 3 || a.Outstanding != 3 || a.Unreplied != 0 || a.Unread != 0 || a.MaxMessages != 100 || a.StartTime == 0 {
+		t.Errorf("asker: %+v", a)
+	}
+	if r := k[1]; r.Received != 2 || r.Unread != 1 || r.Unreplied != 2 || r.Outstanding != 0 || r.MaxMessages != 3 {
+		t.Errorf("Replier: %+v", r)
+	}
+	a, err := ask(t, s.Socket(), control.Request{Op: control.OpBuses})
+	if err != nil || len(a.Buses) != 1 {
+		t.Fatal(a, err)
+	}
+	if b := a.Buses[0]; b.Ksocks != 2 || b.Bindings != 1 || b.Messages != 3 || b.MaxKsocks != 64 || b.MaxMessageSize != 1<<20 || b.ArenaUsed == 0 || b.Reports {
+		t.Errorf("%+v", b)
+	}
+}
+
 func TestImpossibleOptions(t *testing.T) {
 	for name, o := range map[string]Options{
 		"buses":           {Buses: 257},

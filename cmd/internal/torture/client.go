@@ -306,12 +306,12 @@ func (a *actor) step() {
 	}
 	switch x := c.rng.IntN(1000); {
 	case x < 600:
-		for range 1 + c.rng.IntN(4) {
+		for range 1 + c.rng.IntN(16) {
 			a.announce()
 		}
 	case x < 850:
 		a.ask()
-	case x < 900:
+	case x < 855:
 		a.wait()
 	case x < 920:
 		a.query()
@@ -327,7 +327,7 @@ func (a *actor) step() {
 		a.close(false)
 		return
 	}
-	if n == 0 && c.chance(4) {
+	if n == 0 && c.chance(16) {
 		a.wait()
 	}
 }
