@@ -207,14 +207,17 @@ func (t *Target) conclude() {
 }
 
 // median of sorted values.
-func median[N cmp.Ordered](sorted []N) N { return sorted[len(sorted)/2] }
+func median[N int64 | float64](sorted []N) N {
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
 
 // WriteTable writes the report for people.
 func (r *Report) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%v\nrevision %s; pinned to %v; %d rounds of runs of %v s, interleaved: median (lowest to highest)\n\n",
 		r.Machine, cmp.Or(r.Machine.Revision, "unknown"), r.Pin, len(r.Rounds), r.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "MEASURED\tp50\tp99\tp99.9\t\n")
+	fmt.Fprintf(t, "MEASURED\tp50\tp99\tp99.9\n")
 	for _, m := range measured {
 		var p [3][]int64
 		for _, round := range r.Rounds {
@@ -226,7 +229,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 			slices.Sort(values)
 			fmt.Fprintf(t, "\t%s", nanos(median(values)))
 		}
-		fmt.Fprintf(t, "\t\n")
+		fmt.Fprintln(t)
 	}
 	for _, m := range []struct {
 		name string
@@ -240,9 +243,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 			values = append(values, m.of(round))
 		}
 		slices.Sort(values)
-		fmt.Fprintf(t, "%s\t%s\t\t\t\n", m.name, amount(median(values), "/s"))
+		fmt.Fprintf(t, "%s\t%s\n", m.name, amount(median(values), "/s"))
 	}
-	fmt.Fprintf(t, "\t\t\t\t\nTARGETS\tresult\tfirst target\tfurther target\t\n")
+	fmt.Fprintf(t, "\nTARGETS\tresult\tfirst target\tfurther target\n")
 	disturbed := false
 	for i := range r.Targets {
 		g := &r.Targets[i]
@@ -258,7 +261,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		if strings.HasPrefix(g.Unit, "×") {
 			name += ", " + g.Unit
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", name, result, g.verdict(g.First), g.verdict(g.Further))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", name, result, g.verdict(g.First), g.verdict(g.Further))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -308,7 +311,14 @@ func (t *Target) verdict(target float64) string {
 	if t.reached(target) {
 		return text + "reached"
 	}
-	return text + fmt.Sprintf("missed by %.0f %%", math.Abs(t.Result-target)/target*100)
+	switch part := math.Abs(t.Result-target) / target; {
+	case part < 0.01:
+		return text + "just missed"
+	case part >= 2:
+		return text + fmt.Sprintf("missed (%.1f times as much)", t.Result/target)
+	default:
+		return text + fmt.Sprintf("missed by %.0f %%", 100*part)
+	}
 }
 
 func amount(v float64, unit string) string {

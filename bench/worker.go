@@ -57,10 +57,9 @@ type worker struct {
 	task
 	in    *json.Decoder
 	out   *json.Encoder
-	ctx   context.Context // ends when the parent says stop
-	end   context.CancelFunc
-	mem   *shm.Memory // nil without Memory
-	usage unix.Rusage // when it began
+	ctx   context.Context // never ends, but could, as users' do
+	mem   *shm.Memory     // nil without Memory
+	usage unix.Rusage     // when it began
 }
 
 // Child does the part of a workload that the parent at the other ends of in and

@@ -32,8 +32,14 @@ type view struct {
 }
 
 func (b *Bus) view(h int) (m view, err error) {
+	err = b.read(&m, h)
+	return m, err
+}
+
+// read reads a block's header.
+func (b *Bus) read(m *view, h int) error {
 	if h <= 0 || h >= b.units {
-		return m, corrupt("block %d of %d", h, b.units)
+		return corrupt("block %d of %d", h, b.units)
 	}
 	at := b.block(h)
 	m.b, m.h, m.at = b, h, at
@@ -56,10 +62,10 @@ func (b *Bus) view(h int) (m view, err error) {
 		need += m.copies
 	}
 	if units > b.units-h || need > units*unitWords || m.nameLen > MaxName || m.copies > maxCopies || m.copies > 16 && groupUnits(m.copies) > units {
-		return m, corrupt("block %d: %d units hold %d bytes of data, %d of name, %d copies", h, units, m.dataLen, m.nameLen, m.copies)
+		return corrupt("block %d: %d units hold %d bytes of data, %d of name, %d copies", h, units, m.dataLen, m.nameLen, m.copies)
 	}
 	m.bytes = uint64(units) * unitBytes
-	return m, nil
+	return nil
 }
 
 func (m *view) copy(i int) (uint64, error) {

@@ -85,5 +85,5 @@ type party struct {
 
 func (p *party) init(b *Bus, slot, side int) {
 	p.b, p.slot, p.area = b, slot, 2*slot+side
-	p.plan = planner{b: b, base: b.layout.area(p.area), area: p.area}
+	p.plan.init(b, p.area)
 }

@@ -125,21 +125,21 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 	p.number(&m, false)
 	code := uint8(codeOK)
 	p.to = p.to[:0]
-	err = p.groups(&m, func(g group) error {
-		q, err := p.queue(g.slot)
+	for i := 0; i < m.copies; {
+		g, err := m.group(i)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		r := recipient{queueState: q, i: g.i, n: g.n}
-		if p.full(&q, g.n, m.bytes) {
+		r := p.add()
+		r.i, r.n = i, g.n
+		if err := p.look(&r.queueState, g.slot); err != nil {
+			return 0, err
+		}
+		if p.full(&r.queueState, g.n, m.bytes) {
 			r.aside = true
 			code = uint8(unix.EAGAIN)
 		}
-		p.to = append(p.to, r)
-		return nil
-	})
-	if err != nil {
-		return 0, err
+		i += g.n
 	}
 	if lost == 0 {
 		if code == codeOK {

@@ -4,6 +4,7 @@ package ring
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -398,6 +399,22 @@ var checkCases = []checkCase{
 		},
 	},
 	{
+		name: "a sender stops for good, a helper, a Listener that sleeps", exhaust: true, stop: []string{"A"},
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			w.Go("H", func() { must(s.k[2].send.idle()) })
+			// Asleep for ever is right if nothing has come.
+			w.Daemon("L", func() { s.await(w, 3) })
+			w.AtEnd(func() error {
+				if c := s.k[3]; w.Status("L") == "asleep" && c.any() && curPhase(c.b.w[wCur].Load()) == curIdle {
+					return fmt.Errorf("the Listener sleeps with a message in its queue")
+				}
+				return s.judge()
+			})
+		},
+	},
+	{
 		name: "the supervisor dies while it binds, and another takes over", exhaust: true, die: []string{"supervisor"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}, cfg: Config{MaxBindings: 3}},
 		run: func(w *check.World, s *checkSim) {
@@ -436,15 +453,18 @@ var checkCases = []checkCase{
 // takeOver is the next supervisor's start.
 func (s *checkSim) takeOver() *Admin { return must(must(Attach(s.mem)).Admin()) }
 
-// successor is a supervisor that takes over from one that died.
+// successor is a supervisor that takes over from one that died, and finishes what
+// that one had begun.
 func (s *checkSim) successor(w *check.World) {
 	w.Go("successor", func() {
 		if w.AwaitEnd("supervisor") {
 			s.do("take over", func(m *model.Bus, step int) (string, bool) {
-				for _, id := range m.Ksocks() {
-					if m.UnbindStep(id) {
+				for i := range s.def.bus.cfg.MaxKsocks {
+					id := uint32(i + 1)
+					if m.UnbindStep(id) || m.CloseStep(id) {
 						return "", true
 					}
+					m.CloseEnd(id)
 				}
 				return "ok", false
 			}, func() string { s.takeOver(); return "ok" })

@@ -212,6 +212,7 @@ func (c *Config) check() error {
 type layout struct {
 	cfg   Config
 	qmask uint64 // lanes hold qmask+1 copies: twice QueueSlots, so that Statuses and several copies at once fit (R5.7, R6.1)
+	qbits int    // the number of bits in qmask
 	kmask uint64 // the lane of kept events
 	lmask int    // ledger words of one Ksock
 
@@ -235,6 +236,7 @@ func newLayout(c Config) (layout, error) {
 	}
 	l := layout{cfg: c}
 	l.qmask = uint64(2*c.QueueSlots - 1)
+	l.qbits = bits.Len64(l.qmask)
 	l.kmask = uint64(1)<<bits.Len(uint(c.KeptEvents+2)) - 1
 	l.lmask = c.QueueSlots - 1
 	at := sHeld

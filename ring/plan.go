@@ -22,29 +22,33 @@ type planner struct {
 	b          *Bus
 	base, area int
 	seq        uint64
+	steps      []shm.Word // the area's words for steps, three each
 	n          int
-	free       []shm.Word // what is left of the area
 	over       bool
 	serial     uint64 // numbers used by the entry so far
+	m          view   // the message
+	asker      queueState
 	to         []recipient
 	tree       []uint32
 }
 
-func (p *planner) begin(seq uint64) {
-	p.seq, p.n, p.over, p.serial = seq, 0, false, 0
-	p.free = p.b.w[p.base+areaHead:][:3*p.b.areaCap]
+func (p *planner) init(b *Bus, area int) {
+	p.b, p.area, p.base = b, area, b.layout.area(area)
+	p.steps = b.w[p.base+areaHead:][:3*b.areaCap]
 }
 
+func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial = seq, 0, false, 0 }
+
 func (p *planner) step(kind uint64, at int, old, new uint64) {
-	f := p.free
-	if len(f) < 3 {
+	i := 3 * p.n
+	if i+3 > len(p.steps) {
 		p.over = true
 		return
 	}
+	f := p.steps[i : i+3]
 	f[0].Put(kind<<56 | uint64(at))
 	f[1].Put(old)
 	f[2].Put(new)
-	p.free = f[3:]
 	p.n++
 }
 
@@ -125,9 +129,15 @@ type queueState struct {
 }
 
 func (p *planner) queue(slot int) (q queueState, err error) {
+	err = p.look(&q, slot)
+	return q, err
+}
+
+// look reads a queue's state.
+func (p *planner) look(q *queueState, slot int) error {
 	b := p.b
 	if slot < 1 || slot > b.cfg.MaxKsocks {
-		return q, corrupt("slot %d", slot)
+		return corrupt("slot %d", slot)
 	}
 	q.slot, q.s = slot, b.slot(slot)
 	q.tail = b.w[q.s+sTail].Load()
@@ -139,14 +149,15 @@ func (p *planner) queue(slot int) (q queueState, err error) {
 	q.bytesIn = b.w[q.s+sBytesIn].Load()
 	q.bytes = q.bytesIn - b.w[q.s+sBytesOut].Load()
 	if q.kept > p.b.kmask {
-		return q, corrupt("slot %d keeps %d events", slot, q.kept)
+		return corrupt("slot %d keeps %d events", slot, q.kept)
 	}
 	// Kept events go in as soon as there is room, before anything newer (R7.4):
 	// here is where room may have been made since.
+	q.flush = 0
 	if used := q.msgs + q.owing; q.kept > 0 && used < q.limit {
 		q.flush = min(q.kept, q.limit-used)
 	}
-	return q, nil
+	return nil
 }
 
 // full tells whether there is no room for n more copies of a block of size
@@ -171,7 +182,7 @@ func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
 	tail := q.tail
 	insert := func(word uint64) {
 		at := q.s + b.lane + int(tail&b.qmask)
-		lap := tail / (b.qmask + 1)
+		lap := tail >> b.qbits
 		// Only the previous lap's copy is ever replaced (T4).
 		p.set(at, b.w[at].Load(), laneWord(lap+1, laneIdx(word), laneHandle(word)))
 		tail++
@@ -235,46 +246,38 @@ func (p *planner) freeze(slot int) bool {
 // A group is the copies of a message for one Ksock: copies [i, i+n) of the
 // block's list, of which the first may be apart (R6.1: the Replier's copy, or
 // the Reply to its asker).
-type group struct{ slot, i, n, apart int }
+type group struct{ slot, n, role int }
 
-// groups walks a block's list.
-func (p *planner) groups(m *view, yield func(group) error) error {
-	for i := 0; i < m.copies; {
-		w, err := m.copy(i)
-		if err != nil {
-			return err
-		}
-		g := group{slot: copySlot(w), i: i, n: 1}
-		if copyRole(w) != roleListener {
-			g.apart = 1
-		}
-		for i+g.n < m.copies {
-			w, err := m.copy(i + g.n)
-			if err != nil {
-				return err
-			}
-			if copySlot(w) != g.slot {
-				break
-			}
-			g.n++
-		}
-		if err := yield(g); err != nil {
-			return err
-		}
-		i += g.n
+// apart is how many copies of the group, 0 or 1, are judged apart.
+func (g group) apart() int {
+	if g.role != roleListener {
+		return 1
 	}
-	return nil
+	return 0
+}
+
+// group is the group that begins with copy i.
+func (m *view) group(i int) (g group, err error) {
+	w, err := m.copy(i)
+	g = group{copySlot(w), 1, copyRole(w)}
+	for err == nil && i+g.n < m.copies {
+		if w, err = m.copy(i + g.n); copySlot(w) != g.slot {
+			break
+		}
+		g.n++
+	}
+	return g, err
 }
 
 // message plans a user's message, or a Status, in the order of R3.8.
 func (p *planner) message(e entry, own bool) (uint8, error) {
-	b := p.b
-	m, err := b.view(e.handle)
+	b, m := p.b, &p.m
+	err := b.read(m, e.handle)
 	if err != nil {
 		return 0, err
 	}
 	if m.kind == kindStatus {
-		return p.status(&m, own)
+		return p.status(m, own)
 	}
 	request, reply := m.flags&WantReply != 0, m.reply != 0
 	urgent := m.flags&Urgent != 0
@@ -286,77 +289,66 @@ func (p *planner) message(e entry, own bool) (uint8, error) {
 		request, reply = false, false // R8.9: nobody is asked, and nobody answered
 	}
 
-	var asker queueState
 	if request {
-		if asker, err = p.queue(e.from); err != nil {
+		q := &p.asker
+		if err := p.look(q, e.from); err != nil {
 			return 0, err
 		}
-		if m.opts&optNoPlace == 0 && asker.msgs+asker.flush+asker.owing >= asker.limit {
-			return uint8(unix.ENOLCK), nil
-		}
-		if asker.owing >= uint64(b.cfg.QueueSlots) {
+		if m.opts&optNoPlace == 0 && q.msgs+q.flush+q.owing >= q.limit || q.owing >= uint64(b.cfg.QueueSlots) {
 			return uint8(unix.ENOLCK), nil
 		}
 	}
-	serial := p.number(&m, own)
+	serial := p.number(m, own)
 	code := uint8(m.opts >> optCodeShift)
 	if reply && code == 0 {
-		code, err = p.checkReply(&m, e.from)
-		if err != nil {
+		if code, err = p.checkReply(m, e.from); err != nil {
 			return 0, err
 		}
 	}
 	if urgent {
-		if err := p.groups(&m, func(g group) error {
-			if !p.freeze(g.slot) {
-				return corrupt("late freeze") // never published: cur has moved on
+		for i := 0; i < m.copies; {
+			g, err := m.group(i)
+			if err != nil {
+				return 0, err
 			}
-			return nil
-		}); err != nil {
-			return 0, err
+			if !p.freeze(g.slot) {
+				return 0, corrupt("late freeze") // never published: cur has moved on
+			}
+			i += g.n
 		}
 	}
 	// Judge everybody before anything is planned: room is that before the send,
 	// and each queue is looked at once (R6.1).
 	p.to = p.to[:0]
-	if code == 0 || urgent {
-		err = p.groups(&m, func(g group) error {
-			q, err := p.queue(g.slot)
-			if err != nil {
-				return err
-			}
-			r := recipient{queueState: q, i: g.i, n: g.n}
-			if g.apart == 1 && code == 0 {
-				c, err := m.copy(g.i)
-				if err != nil {
-					return err
-				}
-				if copyRole(c) == roleReplier {
-					if p.full(&q, 1, m.bytes) {
-						code = uint8(unix.EBUSY) // R5.4
-						if allOrWait {
-							code = uint8(unix.EAGAIN)
-						}
-					}
-				} else if q.msgs+q.flush+q.owing > q.limit || p.noSpace(&q, 1, m.bytes) {
-					code = uint8(unix.EBUSY) // R5.5: it may use the place held for it
-				}
-			}
-			if g.n > g.apart && code == 0 && p.full(&q, g.n, m.bytes) {
-				switch {
-				case allOrWait:
-					code = uint8(unix.EAGAIN)
-				case allOrFail:
-					code = uint8(unix.EBUSY)
-				default:
-					r.n, r.missed = g.apart, true // R6.1
-				}
-			}
-			p.to = append(p.to, r)
-			return nil
-		})
+	for i := 0; i < m.copies && (code == 0 || urgent); {
+		g, err := m.group(i)
 		if err != nil {
 			return 0, err
+		}
+		r := p.add()
+		r.i, r.n = i, g.n
+		if err := p.look(&r.queueState, g.slot); err != nil {
+			return 0, err
+		}
+		i += g.n
+		if code != 0 {
+			continue
+		}
+		switch q := &r.queueState; {
+		case g.role == roleReplier && p.full(q, 1, m.bytes):
+			code = uint8(unix.EBUSY) // R5.4
+			if allOrWait {
+				code = uint8(unix.EAGAIN)
+			}
+		case g.role == roleDirect && (q.msgs+q.flush+q.owing > q.limit || p.noSpace(q, 1, m.bytes)):
+			code = uint8(unix.EBUSY) // R5.5: it may use the place held for it
+		case g.n == g.apart() || !p.full(q, g.n, m.bytes):
+		case allOrWait:
+			code = uint8(unix.EAGAIN)
+		case allOrFail:
+			code = uint8(unix.EBUSY)
+		default:
+			r.n, r.missed = g.apart(), true // R6.1
 		}
 	}
 	if code != 0 {
@@ -370,14 +362,14 @@ func (p *planner) message(e entry, own bool) (uint8, error) {
 		return code, nil
 	}
 	if request {
-		if err := p.owe(&m, &asker, serial); err != nil {
+		if err := p.owe(m, &p.asker, serial); err != nil {
 			return 0, err
 		}
 	}
 	if reply {
-		p.settle(&m)
+		p.settle(m)
 	}
-	p.send(&m, urgent)
+	p.send(m, urgent)
 	p.serials()
 	return codeOK, nil
 }
@@ -391,6 +383,18 @@ type recipient struct {
 	// Events only (R7.4): no room, so keep the copies aside; whether their loss is
 	// to be told; and whether this is what tells it.
 	aside, lost, losing bool
+}
+
+// add makes room for one more recipient.
+func (p *planner) add() *recipient {
+	if n := len(p.to); n < cap(p.to) {
+		p.to = p.to[:n+1]
+		r := &p.to[n]
+		r.missed, r.aside, r.lost, r.losing = false, false, false, false
+		return r
+	}
+	p.to = append(p.to, recipient{})
+	return &p.to[len(p.to)-1]
 }
 
 // send plans what the recipients in p.to get of a message. The bits come before

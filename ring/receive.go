@@ -145,14 +145,22 @@ func (c *Client) pop(held int) (uint64, error) {
 	}
 }
 
-// settle finishes the entry whose plan is being carried out, if there is one.
+// settle finishes the entry whose plan is being carried out, if there is one, and
+// its own process has not done so in the meantime.
 func (c *Client) settle() error {
 	here := shm.Here()
 	defer here.Forget()
-	if a := c.b.w[wCur].Load(); curPhase(a) == curPlanned {
-		return c.recv.carryOut(a)
+	a := c.b.w[wCur].Load()
+	if curPhase(a) != curPlanned {
+		return nil
 	}
-	return nil
+	for range spinBeforeHelp {
+		shm.Pause(1)
+		if c.b.w[wCur].Load() != a {
+			return nil
+		}
+	}
+	return c.recv.carryOut(a)
 }
 
 // flush moves kept events into the queue if there is room (R7.4), and tells

@@ -29,6 +29,7 @@ type KsockStats struct {
 	Kept        int
 	MaxMessages uint32
 	Outstanding int // its own Requests without an answer
+	Unreplied   int // Requests that it has read as Replier and not answered (R3.7)
 	Sent        uint64
 	Received    uint64
 	Missed      uint64 // messages missed for want of room
@@ -97,6 +98,10 @@ func (b *Bus) Stats() (Stats, error) {
 			OnlyOnce:  b.w[at+sOnce].Load()&1 != 0, Sleeping: b.w[at+sSleeping].Load() != 0,
 		})
 	}
+	owed := b.owed()
+	for i := range st.Ksocks {
+		st.Ksocks[i].Unreplied = owed[st.Ksocks[i].ID]
+	}
 	b.mu.Lock()
 	err := b.update()
 	cells := slices.SortedFunc(maps.Values(b.tables.cells), func(x, y binding) int { return cmp.Compare(y.born, x.born) })
@@ -110,6 +115,25 @@ func (b *Bus) Stats() (Stats, error) {
 		st.Arena, err = b.arenaStats()
 	}
 	return st, err
+}
+
+// owed counts for each Ksock the Requests that it has read and not answered.
+func (b *Bus) owed() map[uint32]int {
+	n := map[uint32]int{}
+	for s := 1; s <= b.slotsUsed(); s++ {
+		if b.w[b.slot(s)+sOwing].Load()&0xffff == 0 {
+			continue
+		}
+		for i := range b.lmask + 1 {
+			w := b.w[b.slot(s)+b.layout.led+i].Load()
+			rec := b.slot(s) + b.rec + i*recWords
+			read := b.w[rec+recRead].Load()
+			if ledState(w) == ledOpen && uint32(read) != 0 && read>>32 == ledVer(w) {
+				n[uint32(b.w[rec+recReplier].Load())]++
+			}
+		}
+	}
+	return n
 }
 
 // arenaStats walks the chain; entries may change it meanwhile, then it starts

@@ -17,6 +17,7 @@ type checkBus struct {
 	cfg     Config
 	ksocks  []checkKsock
 	reports bool
+	sides   bool              // a Ksock's two sides are processes of their own
 	before  func(s *checkSim) // what has happened before, one thing after the other
 }
 
@@ -40,8 +41,6 @@ type checkSim struct {
 	k     []*Client // by slot
 	admin *Admin
 	dead  []bool // nobody reaps it
-	// Not to be judged: taken from the queues in AtEnd.
-	loose bool
 }
 
 // checkDef is what the executions of a configuration share.
@@ -165,6 +164,14 @@ func (d *checkDef) sim(w *check.World) *checkSim {
 	s.mem = w.Memory(d.size, d.format)
 	w.Plain(s.mem, d.layout.payload*8, d.layout.words*8)
 	w.Label(s.mem, d.layout.wordName)
+	// A plan that cur does not name nobody acts on (T2).
+	words := s.mem.Words()
+	for a := range 2 * (d.bus.cfg.MaxKsocks + 1) {
+		w.While(s.mem, d.layout.area(a), d.layout.area(a)+d.layout.areaWords, func() bool {
+			c := words[wCur].Load()
+			return curPhase(c) == curPlanned && curArea(c) == a
+		})
+	}
 	for i := range d.bus.ksocks {
 		s.k[i+1] = s.client(i + 1)
 	}
@@ -459,8 +466,27 @@ func sent(id MessageID, err error) string {
 	return fmt.Sprint(id)
 }
 
+// keep tells the explorer what of the last operation stays in a Ksock's process:
+// its Client's state.
+func (s *checkSim) keep(slot int) {
+	if s.w == nil || s.def.bus.sides {
+		return
+	}
+	c := s.k[slot]
+	var blocks []freed
+	for n := range 8 {
+		if q := c.cache[n]; q != nil {
+			blocks = append(blocks, q.items[q.head:]...)
+		}
+	}
+	d := &c.waiting
+	s.w.Keep(blocks, c.hand.version, c.b.tables.version, c.last, c.sent, c.readSeq, c.received, c.owed,
+		d.h, d.head, d.units, d.opts, d.version, d.tried, d.hdr.ID, len(c.loans.free), len(c.views.free))
+}
+
 // send sends as the Ksock of a slot.
 func (s *checkSim) send(slot int, h Header, data string) string {
+	defer s.keep(slot)
 	return s.do("send "+h.Name, once(func(m *model.Bus) string {
 		id, err := m.Send(uint32(slot), model.Message{
 			InReplyTo: model.MessageID(h.InReplyTo), To: h.To, Flags: h.Flags, Name: h.Name, Data: data,
@@ -470,6 +496,7 @@ func (s *checkSim) send(slot int, h Header, data string) string {
 }
 
 func (s *checkSim) sendAgain(slot int) string {
+	defer s.keep(slot)
 	return s.do("send again", once(func(m *model.Bus) string {
 		id, err := m.SendAgain(uint32(slot))
 		return sent(MessageID(id), err)
@@ -477,6 +504,7 @@ func (s *checkSim) sendAgain(slot int) string {
 }
 
 func (s *checkSim) poll(slot int) string {
+	defer s.keep(slot)
 	// Whether it is writable, and then whether it is readable: two moments.
 	return s.do("poll", func(m *model.Bus, step int) (string, bool) {
 		if step == 0 {
@@ -499,6 +527,7 @@ func (s *checkSim) take(slot int) string {
 }
 
 func (s *checkSim) read(slot int) (*Message, string) {
+	defer s.keep(slot)
 	var m Message
 	x := s.do("take", once(func(m *model.Bus) string {
 		x, ok, err := m.Next(uint32(slot))

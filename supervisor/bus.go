@@ -34,10 +34,11 @@ type bus struct {
 	mem        *shm.Memory // nil: the region is still to come (recover.go)
 	ring       *ring.Bus
 	admin      *ring.Admin
-	ksocks     map[int]*ksock // by slot
-	waits      map[*process]struct{}
-	complained bool // the last tick met an error
-	unfinished bool // ring could not do all, and goes on with it when it ticks
+	ksocks     map[int]*ksock        // by slot
+	waits      map[*process]struct{} // who may give it back
+	broken     error                 // why the region of the bus is no good
+	complained bool                  // the last tick met an error
+	unfinished bool                  // ring could not do all, and goes on with it when it ticks
 }
 
 // ksock is one Ksock, from its opening until its slot is free again. All fields
@@ -258,6 +259,8 @@ func (b *bus) live() error {
 	switch {
 	case b.mem != nil:
 		return nil
+	case b.broken != nil:
+		return refuse(unix.EIO, "bus %d could not be taken over (%v); it begins anew when its old Ksocks have ended", b.number, b.broken)
 	case len(b.waits) > 0:
 		for p := range b.waits {
 			return refuse(unix.EAGAIN, "bus %d is being taken over: process %d (%s) holds it and has not given it back yet",
@@ -396,7 +399,7 @@ func (b *bus) reattach(c *conn, r *control.Request, region *os.File) (*ksock, er
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.waits) > 0 {
+	if len(b.waits) > 0 && b.broken == nil {
 		if err := b.regain(region); err != nil {
 			return nil, err
 		}

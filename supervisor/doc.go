@@ -26,10 +26,11 @@
 // The next supervisor (takeOver) gets each region back from systemd's
 // descriptor store, or through /proc from the descriptors of a process that
 // holds it, which also works when all are stopped; if such a process may not be
-// looked at (another user's), the bus waits for its own reattach, and what is
+// looked at (another user's), the bus waits for it to come back by itself, and what is
 // asked meanwhile fails with EAGAIN and a text that names it. A bus begins anew only if nobody
 // lives who holds the old region. What is taken over is checked: the memory file's identity,
-// its seals, and what ring.Attach checks. Then Ksocks of dead processes are
+// its seals, and what ring.Attach checks; a bus that fails is refused with EIO until
+// nobody holds it, and the others go on. Then Ksocks of dead processes are
 // closed, and the others are waited for: each comes back by itself (control.Link) and is
 // known by slot, id, token and process.
 //

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
@@ -99,6 +100,22 @@ func (e *end) sendWaiting(ctx context.Context, name, data string) error {
 	return err
 }
 
+// spoil writes nonsense into the region and has the supervisor work on it.
+func (e *end) spoil(ctx context.Context, random *rand.Rand) {
+	words := e.mem.Words()
+	for range 20 {
+		for range 2000 {
+			words[random.IntN(1<<14)].Store(random.Uint64() >> random.IntN(64))
+		}
+		for _, r := range []control.Request{
+			{Op: control.OpBind, Name: "$.A"}, {Op: control.OpMaxMessages, Value: 5}, {Op: control.OpReports, Value: control.On},
+			{Op: control.OpUnbind, Name: "$.A"}, {Op: control.OpBound, Name: "$.A"},
+		} {
+			e.Call(ctx, &r) // an error, or not
+		}
+	}
+}
+
 // ksocksChild opens and uses Ksocks as it is told, a line for each: SOCKET.
 func ksocksChild() error {
 	var ends []*end
@@ -119,6 +136,12 @@ func ksocksChild() error {
 		}
 		var text string
 		var err error
+		if w[0] == "leave" { // the holder answers
+			if err := leaveSockets(); err != nil {
+				return err
+			}
+			continue
+		}
 		switch w[0] {
 		case "open": // BUS -> INDEX ID
 			var e *end
@@ -153,6 +176,13 @@ func ksocksChild() error {
 				if s, err = ends[n].next(ctx); err == nil && !strings.HasSuffix(s, " "+strconv.Itoa(i)) {
 					err = fmt.Errorf("%s instead of %d", s, i)
 				}
+			}
+		case "spoil": // INDEX SEED: writes nonsense into the region, and asks the supervisor for things
+			seed, _ := strconv.ParseUint(w[2], 10, 64)
+			ends[n].spoil(ctx, rand.New(rand.NewPCG(seed, 0)))
+		case "behead": // INDEX: spoils what Attach looks at first
+			for i := range 64 {
+				ends[n].mem.Words()[i].Store(uint64(i) * 0x9e3779b97f4a7c15)
 			}
 		case "done": // INDEX -> why
 			<-ends[n].Done()

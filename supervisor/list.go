@@ -90,7 +90,7 @@ func (b *bus) info() control.BusInfo {
 func (b *bus) ksockInfo(st *ring.KsockStats) control.KsockInfo {
 	i := control.KsockInfo{
 		Slot: uint32(st.Slot), Ksock: st.ID, PID: uint32(st.Pid), StartTime: st.Start, ReadOnly: st.Mode == ring.ReadOnly,
-		MaxMessages: st.MaxMessages, Unread: uint32(st.Unread), Outstanding: uint32(st.Outstanding),
+		MaxMessages: st.MaxMessages, Unread: uint32(st.Unread), Unreplied: uint32(st.Unreplied), Outstanding: uint32(st.Outstanding),
 		Sent: st.Sent, Received: st.Received, Missed: st.Missed, Bytes: st.BytesHeld, Command: command(st.Pid),
 	}
 	if k := b.ksocks[st.Slot]; k != nil {

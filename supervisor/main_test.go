@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	shmtest.Main(m, map[string]func() error{
 		"supervisor": supervisorChild,
 		"ksocks":     ksocksChild,
+		"holder":     holderChild,
 	})
 }
 
@@ -249,4 +250,47 @@ func supervisorChild() error {
 func ksockProcess(t testing.TB, socket string) *child {
 	t.Helper()
 	return spawn(t, shmtest.Command(t, "ksocks", socket))
+}
+
+// holderChild holds what it has inherited until whoever writes to its standard
+// input lets go of that. It reads nothing.
+func holderChild() error {
+	fmt.Println("ok ")
+	p := []unix.PollFd{{Fd: 0}}
+	for p[0].Revents&unix.POLLHUP == 0 {
+		if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveSockets starts a holder that inherits all of this process's sockets.
+func leaveSockets() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := exec.Command(self)
+	c.Env = append(os.Environ(), "KBUS_TEST_CHILD=holder")
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		to, _ := os.Readlink("/proc/self/fd/" + n.Name())
+		if !strings.HasPrefix(to, "socket:") {
+			continue
+		}
+		fd, _ := strconv.Atoi(n.Name())
+		if fd, err = unix.Dup(fd); err != nil {
+			return err
+		}
+		c.ExtraFiles = append(c.ExtraFiles, os.NewFile(uintptr(fd), "socket"))
+	}
+	if len(c.ExtraFiles) == 0 {
+		return errors.New("no socket is open")
+	}
+	return c.Start()
 }

@@ -61,15 +61,12 @@ func (s *Supervisor) died(pr *process) {
 	ksocks := slices.SortedFunc(maps.Keys(pr.ksocks), func(a, b *ksock) int {
 		return cmp.Or(cmp.Compare(a.bus.number, b.bus.number), cmp.Compare(a.id, b.id))
 	})
-	buses := s.buses
 	s.mu.Unlock()
 	for _, k := range ksocks {
 		k.bus.end(k, "its process ended")
 	}
-	for _, b := range buses {
-		if b != nil {
-			b.holderDied(pr)
-		}
+	for _, b := range s.all() {
+		b.holderDied(pr)
 	}
 }
 

@@ -59,12 +59,7 @@ func (s *Supervisor) takeOver(stored map[int]*os.File) error {
 // recover finds the region of one bus of the state file.
 func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 	if stored != nil {
-		if id, err := idOf(stored); err == nil && id == b.id {
-			b.waits = nil
-			if err := b.regain(stored); err != nil {
-				return err
-			}
-			s.publish(b)
+		if id, err := idOf(stored); err == nil && id == b.id && s.regained(b, stored) {
 			return nil
 		}
 	}
@@ -79,19 +74,17 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 		f, err := borrow(p, b.id)
 		switch {
 		case err == nil:
-			p.Close()
-			err := b.regain(f)
+			done := b.broken == nil && s.regained(b, f)
 			f.Close()
-			if err != nil {
-				return err
+			if done {
+				p.Close()
+				return nil
 			}
-			s.publish(b)
-			return nil
+			b.waits[s.meet(p)] = struct{}{}
 		case errors.Is(err, errNotHeld), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
 			p.Close() // it has closed its Ksocks, or it has just ended
 		case errors.Is(err, fs.ErrPermission):
-			pr := s.meet(p)
-			b.waits[pr] = struct{}{}
+			b.waits[s.meet(p)] = struct{}{}
 		default:
 			p.Close()
 			return err
@@ -113,6 +106,17 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 	return err
 }
 
+// regained makes the region of f the bus's and puts the bus in the table; if
+// the region is no good, the bus is broken until nobody holds it any more.
+func (s *Supervisor) regained(b *bus, f *os.File) bool {
+	if b.broken = b.regain(f); b.broken != nil {
+		s.log.Error("bus is not taken over", "bus", b.number, "err", b.broken)
+		return false
+	}
+	s.publish(b)
+	return true
+}
+
 // regain makes the region of f the bus's, and its Ksocks orphans until they
 // come back; those whose processes have ended are closed (R4.8). The caller
 // has b.mu or b alone, and has checked that f is the region meant.
@@ -125,13 +129,14 @@ func (b *bus) regain(f *os.File) error {
 		mem.Close()
 		return err
 	}
+	st, err := b.ring.Stats()
+	if err != nil {
+		b.mem, b.ring, b.admin = nil, nil, nil
+		return errors.Join(err, mem.Close())
+	}
 	for p := range b.waits {
 		delete(b.waits, p)
 		b.s.leave(p)
-	}
-	st, err := b.ring.Stats()
-	if err != nil {
-		return err
 	}
 	bindings := map[uint32]int{}
 	for i := range st.Bindings {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -410,5 +411,50 @@ func TestWaitsForTheHolder(t *testing.T) {
 		last.tell(t, "open 0")
 		s := last.line(t)
 		return s == "ok 0 1"
+	})
+}
+
+// A region full of nonsense harms its own bus alone: the supervisor goes on,
+// answers with errors, and begins that bus anew when its Ksocks have ended.
+func TestCorruptRegion(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket, "buses=2")
+	other := openEnd(t, socket, 1)
+	call(t, other.Link, control.Request{Op: control.OpBind, Name: "$.A"})
+	dying, bad := ksockProcess(t, socket), ksockProcess(t, socket)
+	for _, c := range []*child{dying, dying, bad} {
+		c.ask(t, "open 0")
+	}
+	bad.ask(t, "spoil 0 %d", seed)
+	for _, op := range []control.Op{control.OpKsocks, control.OpBindings, control.OpBuses} {
+		ask(t, socket, control.Request{Op: op})
+	}
+	dying.kill()
+	if err := other.sendWaiting(t.Context(), "$.A", "1"); err != nil {
+		t.Fatal(err)
+	}
+	call(t, other.Link, control.Request{Op: control.OpMaxMessages, Value: 5})
+	bad.ask(t, "behead 0")
+	sv.kill()
+	supervise(t, socket, "buses=2")
+	call(t, other.Link, control.Request{Op: control.OpMaxMessages, Value: 6})
+	if s := other.mustNext(t); s != "$.A 1" {
+		t.Error(s)
+	}
+	if _, err := control.Open(t.Context(), socket, 0, false); !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), "bus 0") {
+		t.Errorf("open a broken bus: %v", err)
+	}
+	if s := bad.ask(t, "done 0"); !strings.Contains(s, "bus 0") {
+		t.Errorf("a Ksock of a broken bus: %s", s)
+	}
+	bad.kill()
+	eventually(t, "the bus begins anew", func() bool {
+		e, err := newEnd(t.Context(), socket, 0)
+		if err == nil {
+			e.Close()
+		}
+		return err == nil
 	})
 }

@@ -169,7 +169,7 @@ func (s *Supervisor) accept() {
 			s.mu.Lock()
 			s.err = err
 			s.mu.Unlock()
-			s.work.Go(func() { go s.Close() })
+			go s.Close()
 		}
 		return
 	}
@@ -195,11 +195,9 @@ func (s *Supervisor) tick() {
 		case <-timer.C:
 		}
 		ksocks, moved := false, false
-		for n := range MaxBuses {
-			if b := s.bus(n); b != nil {
-				k, m := b.tick()
-				ksocks, moved = ksocks || k, moved || m
-			}
+		for _, b := range s.all() {
+			k, m := b.tick()
+			ksocks, moved = ksocks || k, moved || m
 		}
 		switch {
 		case moved:
@@ -220,10 +218,8 @@ func (s *Supervisor) tick() {
 
 // responds returns when each bus has been looked after: never, if one hangs.
 func (s *Supervisor) responds() {
-	for n := range MaxBuses {
-		if b := s.bus(n); b != nil {
-			b.tick()
-		}
+	for _, b := range s.all() {
+		b.tick()
 	}
 }
 
@@ -243,6 +239,18 @@ func (s *Supervisor) bus(n int) *bus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.buses[n]
+}
+
+// all is the buses that there are, by number.
+func (s *Supervisor) all() (l []*bus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.buses {
+		if b != nil {
+			l = append(l, b)
+		}
+	}
+	return l
 }
 
 // Close ends the supervisor in order: Ksocks are told, the socket and the state
@@ -277,10 +285,8 @@ func (s *Supervisor) Close() error {
 	s.work.Wait()
 	s.forget()
 	if s.systemd != nil {
-		for n, b := range s.buses {
-			if b != nil {
-				s.systemd.forget(n)
-			}
+		for _, b := range s.all() {
+			s.systemd.forget(b.number)
 		}
 	}
 	if err := os.Remove(s.state.path); err != nil {
@@ -308,10 +314,8 @@ func (s *Supervisor) release() {
 
 // forget lets go of all regions.
 func (s *Supervisor) forget() {
-	for _, b := range s.buses {
-		if b != nil {
-			b.release()
-		}
+	for _, b := range s.all() {
+		b.release()
 	}
 }
 

@@ -387,7 +387,8 @@ func TestDeath(t *testing.T) {
 		dying.ask(t, "listen %d $.A", bus)
 	}
 	stopped.signal(t, syscall.SIGSTOP)
-	dying.kill()
+	dying.ask(t, "leave")
+	dying.signal(t, syscall.SIGKILL) // its sockets live on
 	for bus := range uint32(2) {
 		eventually(t, "the dead one's Ksock is closed", func() bool { return len(ksocks(t, s.Socket(), bus)) < 2 })
 		if k := ksocks(t, s.Socket(), bus); len(k) != 1 || int(k[0].PID) != stopped.pid() {
@@ -444,6 +445,37 @@ func TestPages(t *testing.T) {
 	}
 	if want := 256 * 257 / 2; ids != want || bound != want {
 		t.Errorf("sum of ids %d, of bindings' %d, want %d", ids, bound, want)
+	}
+}
+
+// The table of Ksocks tells what each has done and owes (R3.7).
+func TestBooks(t *testing.T) {
+	s := start(t, Options{})
+	asker, replier := openEnd(t, s.Socket(), 0), openEnd(t, s.Socket(), 0)
+	call(t, replier.Link, control.Request{Op: control.OpBind, Name: "$.R", Replier: true})
+	call(t, replier.Link, control.Request{Op: control.OpMaxMessages, Value: 3})
+	for range 3 {
+		asker.request(t, "$.R")
+	}
+	for range 2 {
+		replier.mustNext(t)
+	}
+	k := ksocks(t, s.Socket(), 0)
+	if len(k) != 2 {
+		t.Fatalf("%+v", k)
+	}
+	if a := k[0]; a.Sent != 3 || a.Outstanding != 3 || a.Unreplied != 0 || a.Unread != 0 || a.MaxMessages != 100 || a.StartTime == 0 {
+		t.Errorf("asker: %+v", a)
+	}
+	if r := k[1]; r.Received != 2 || r.Unread != 1 || r.Unreplied != 2 || r.Outstanding != 0 || r.MaxMessages != 3 {
+		t.Errorf("Replier: %+v", r)
+	}
+	a, err := ask(t, s.Socket(), control.Request{Op: control.OpBuses})
+	if err != nil || len(a.Buses) != 1 {
+		t.Fatal(a, err)
+	}
+	if b := a.Buses[0]; b.Ksocks != 2 || b.Bindings != 1 || b.Messages != 3 || b.MaxKsocks != 64 || b.MaxMessageSize != 1<<20 || b.ArenaUsed == 0 || b.Reports {
+		t.Errorf("%+v", b)
 	}
 }
 

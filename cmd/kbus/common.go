@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -62,7 +64,32 @@ func (w *where) open(ctx context.Context, readOnly bool) (*ksock.Ksock, error) {
 	return ksock.Open(ctx, w.bus, &ksock.Options{Socket: w.path(), ReadOnly: readOnly})
 }
 
-// explain adds the errno that kbus errno explains, and the way out if there is one.
+// completeNames completes the first argument from the names that Ksocks are
+// bound to; those of Repliers only if that is what the command needs.
+func (w *where) completeNames(repliers bool) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		buses, err := ksock.Stats(ctx, w.path(), w.bus)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		for _, b := range buses[0].Bindings {
+			if b.Replier || !repliers {
+				names = append(names, b.Name)
+			}
+		}
+		slices.Sort(names)
+		return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// explain adds to an error of a bus its errno, which kbus errno explains, and the
+// way out if there is one.
 func explain(err error) error {
 	hint := ""
 	switch {
@@ -80,8 +107,9 @@ func explain(err error) error {
 	case errors.Is(err, ksock.ErrNoMemory):
 		hint = "kbus stat shows whose queue holds it; kbus up --arena SIZE gives new buses more"
 	}
+	var op *ksock.Error
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if errors.As(err, &op) && errors.As(err, &errno) {
 		if name := unix.ErrnoName(errno); !strings.Contains(err.Error(), name) {
 			err = fmt.Errorf("%w (%s)", err, name)
 		}

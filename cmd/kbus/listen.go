@@ -27,7 +27,8 @@ word); a message that matches two of them comes twice.
 		Example: `  kbus listen '$.Actor.*'
   kbus listen '$.*' --json | jq -r .name
   kbus listen '$.Ready' --count 1`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if cmd.Flags().Changed("count") && count < 1 {

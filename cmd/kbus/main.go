@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"kbus.internal/cmd/internal/torture"
 )
 
 const (
@@ -32,7 +34,10 @@ func usagef(format string, args ...any) error {
 // errQuiet makes kbus exit with 1 without another word: all has been said.
 var errQuiet = errors.New("failed")
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	torture.Main()
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	// A second Ctrl-C, when the first is not enough, ends the process at once.
@@ -100,7 +105,7 @@ environment variable KBUS_SOCKET, else at a default path for this user.`,
 	root.AddCommand(
 		upCommand(), demoCommand(), actorCommand(),
 		sendCommand(), listenCommand(), requestCommand(), replyCommand(),
-		statCommand(), bindingsCommand(), errnoCommand(), traceCommand(), y4mCommand(), benchCommand(),
+		statCommand(), bindingsCommand(), errnoCommand(), traceCommand(), tortureCommand(), y4mCommand(), benchCommand(),
 	)
 	// Sub-commands with their own sub-commands, and kbus alone, show their help.
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

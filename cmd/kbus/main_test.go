@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,6 +67,14 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 			ts.Fatalf("%s ended before it said %s: %s", args[0], args[1], p.words())
 		}
 	},
+	// feed NAME FILE: write the file to its standard input, which stays open.
+	"feed": func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: feed NAME FILE")
+		}
+		_, err := io.WriteString(ts.Value(processesKey{}).(*processes).get(ts, args[0]).in, ts.ReadFile(args[1]))
+		ts.Check(err)
+	},
 	// signal NAME SIGNAL.
 	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
 		signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
@@ -73,6 +82,7 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 			ts.Fatalf("usage: signal NAME INT|TERM|KILL")
 		}
 		p := ts.Value(processesKey{}).(*processes).get(ts, args[0])
+		p.signalled = true
 		ts.Check(p.cmd.Process.Signal(signals[args[1]]))
 	},
 	// finish NAME CODE: wait for its end and for that exit code (-1: killed), and

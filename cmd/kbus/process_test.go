@@ -15,6 +15,8 @@ type process struct {
 	in    io.WriteCloser
 	ended chan struct{} // closed when it has ended and all its output is there
 
+	signalled bool // a signal is to end it, not the end of its standard input
+
 	mu       sync.Mutex
 	out, err []byte        // what it has written so far
 	news     chan struct{} // closed and renewed when that grows
@@ -101,10 +103,12 @@ func (p *process) says(want string) bool {
 	return p.await(func(out, err []byte) bool { return re.Match(out) || re.Match(err) })
 }
 
-// wait closes standard input, waits for the end and returns the exit code, -1
-// if the process was killed. After that out and err may be read.
+// wait ends standard input, waits for the end and returns the exit code, -1 if
+// the process was killed. After that out and err may be read.
 func (p *process) wait() int {
-	p.in.Close()
+	if !p.signalled {
+		p.in.Close()
+	}
 	<-p.ended
 	return p.cmd.ProcessState.ExitCode()
 }

@@ -41,7 +41,8 @@ error says so.
 		Example: `  kbus reply '$.Actor.Ask.Guildenstern' --text 'Yes, yes I was'
   kbus reply '$.Echo.*' --echo
   kbus reply '$.Upper' --exec 'tr a-z A-Z'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			flags := cmd.Flags()

@@ -26,7 +26,8 @@ for standard input. It is an error if nobody is Replier for NAME, and if the
 bus answers with a Status because the Replier went away.`,
 		Example: `  kbus request '$.Actor.Ask.Guildenstern' 'Were you speaking to me?'
   kbus request '$.Clock' '' --timeout 500ms`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: bus.completeNames(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if timeout < 0 {

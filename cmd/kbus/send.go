@@ -29,7 +29,8 @@ A Listener whose queue is full misses the message, unless --all-or-wait or
 		Example: `  kbus send '$.Actor.Speak' Ahem
   kbus send '$.Picture' - <picture.jpeg
   tail -f /var/log/syslog | kbus send '$.Log' --lines`,
-		Args: cobra.RangeArgs(1, 2),
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			fromInput := len(args) == 2 && args[1] == "-"

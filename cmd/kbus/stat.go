@@ -66,10 +66,10 @@ func statCommand() *cobra.Command {
 		Long: `Show the buses and their Ksocks; with --bus only that one.
 
 For each Ksock: its id, process and command; UNREAD of at most MAX messages in
-its queue, and their BYTES; the messages it SENT, those delivered to its queue
-that it RECEIVED, and those that it MISSED because it had no room; its own
-Requests that nobody has answered yet (ASKED), and the Requests that it has read
-and must answer (OWES). A read-only Ksock has an r behind its id.`,
+its queue, and the BYTES that it keeps; the messages that it SENT, that it
+RECEIVED (read), and that it MISSED because it had no room; its own Requests
+that nobody has answered yet (ASKED), and the Requests that it has read and must
+answer (OWES). A read-only Ksock has an r behind its id.`,
 		Example: `  kbus stat
   kbus stat --json | jq '.[].ksocks[] | select(.missed > 0)'`,
 		Args: cobra.NoArgs,

@@ -50,7 +50,8 @@ receivers learn of the end.`,
 		Example: `  ffmpeg -i film.mkv -f yuv4mpegpipe - | kbus y4m send '$.Film'
   kbus y4m send '$.Film' --rate 30000/1001 <film.y4m
   kbus y4m send '$.Film' --fast <film.y4m`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			s := &videoSender{name: args[0], fast: fast}
@@ -89,7 +90,8 @@ At the end it says how many frames it received and missed, and exits with 1 if
 it missed any, or if the sender went away without ending the stream.`,
 		Example: `  kbus y4m receive '$.Film' >film.y4m
   kbus y4m receive '$.Film' | ffplay -`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			r := &videoReceiver{name: args[0], out: os.Stdout}

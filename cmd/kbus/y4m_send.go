@@ -51,7 +51,10 @@ func (s *videoSender) run(ctx context.Context, in io.Reader) error {
 		fmt.Fprintf(os.Stderr, "%s could not be sent: the bus had no memory left (kbus stat shows whose queues hold it)\n", plural(s.unsent, "frame"))
 		return errQuiet
 	}
-	return err
+	if err != nil {
+		return errors.New("interrupted before the stream's end")
+	}
+	return nil
 }
 
 // frames reads the stream to its end and sends each frame when it is due.
@@ -177,10 +180,13 @@ func (s *videoSender) end(ctx context.Context) error {
 	data := make([]byte, p.PrefixSize())
 	p.PutPrefix(data)
 	m := ksock.Announce(s.name, data)
-	if s.fast && ctx.Err() == nil {
-		m.Flags |= ksock.AllOrWait // else Ctrl-C has ended the waiting
+	m.Flags |= s.flags()
+	_, err := s.k.Send(ctx, m)
+	if interrupted(ctx, err) { // whoever has no room misses it
+		m.Flags = 0
+		_, err = s.k.Send(context.WithoutCancel(ctx), m)
 	}
-	if _, err := s.k.Send(context.WithoutCancel(ctx), m); err != nil {
+	if err != nil {
 		return err
 	}
 	// Whoever asks after this finds no Replier, and the End in its queue.

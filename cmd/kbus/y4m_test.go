@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -20,7 +20,11 @@ import (
 // brightness, then both colours, one sample of each a pixel (4:4:4).
 func photographs(t *testing.T) (w, h int, frames [][]byte) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(runtime.GOROOT(), "src", "image", "testdata", "video-001*.jpeg"))
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(root)), "src", "image", "testdata", "video-001*.jpeg"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +58,7 @@ func photographs(t *testing.T) (w, h int, frames [][]byte) {
 		frames = append(frames, frame)
 	}
 	if len(frames) < 10 {
-		t.Fatalf("only %d photographs in %s", len(frames), runtime.GOROOT())
+		t.Fatalf("only %d photographs in %s", len(frames), root)
 	}
 	return w, h, frames
 }

@@ -108,6 +108,8 @@ type process struct {
 	inOp    bool
 	opened  bool // the present op's first step is done
 	opSteps int
+	opLocal hash // local at the operation's beginning
+	opSeen  hash // of the operations that had ended then
 }
 
 // A read is of a word; it is worth while to look again when that is no longer
@@ -211,6 +213,15 @@ type region struct {
 	// have changed as bytes.
 	dirty  []int32
 	lo, hi int
+	// Words that count only at times (World.While).
+	groupOf []*group // of each word
+	groups  []*group
+}
+
+// A group is words that are part of the state only while live says so.
+type group struct {
+	live   func() bool
+	memory hash
 }
 
 // restore makes the memory what it was at first.
@@ -220,6 +231,9 @@ func (r *region) restore() {
 		w[i].Store(binary.NativeEndian.Uint64(r.image[8*i:]))
 	}
 	r.dirty = r.dirty[:0]
+	for _, g := range r.groups {
+		g.memory = hash{}
+	}
 	copy(r.mem.Bytes()[r.lo:r.hi], r.image[r.lo:r.hi])
 }
 
@@ -616,7 +630,13 @@ func (e *engine) After(w *shm.Word, op shm.Op, old, new, seen uint64) {
 	a := e.variable(i, false)
 	if old != new {
 		h := hash{uint64(i), ^uint64(i)}
-		e.memory = e.memory.xor(h.fold(old)).xor(h.fold(new))
+		m := &e.memory
+		if r := e.regionOf(i); r.groupOf != nil {
+			if g := r.groupOf[i-r.first]; g != nil {
+				m = &g.memory
+			}
+		}
+		*m = m.xor(h.fold(old)).xor(h.fold(new))
 	}
 	if op == shm.OpLoad || op == shm.OpAdd {
 		p.look(read{i, new, false})

@@ -47,6 +47,16 @@ func newExplorer(cfg *Config) *explorer {
 
 func (e *engine) key() hash {
 	h := e.memory
+	cur := e.cur
+	e.cur = nil // live looks at words
+	for i := range e.regions {
+		for k, g := range e.regions[i].groups {
+			if g.live() {
+				h = h.add(g.memory.fold(uint64(k)))
+			}
+		}
+	}
+	e.cur = cur
 	for _, p := range e.procs {
 		h = h.add(p.local.fold(uint64(p.id)<<8 | uint64(p.status)))
 	}

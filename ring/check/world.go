@@ -58,6 +58,26 @@ func (w *World) Plain(m *shm.Memory, lo, hi int) {
 	}
 }
 
+// While tells that words [lo, hi) of m are of any importance only while live
+// says so, or to the process that is writing them: two executions that differ
+// in nothing else are in the same state. live may use words.
+func (w *World) While(m *shm.Memory, lo, hi int, live func() bool) {
+	for i := range w.e.regions {
+		r := &w.e.regions[i]
+		if r.mem != m || r.groupOf != nil && r.groupOf[lo] != nil {
+			continue
+		}
+		g := &group{live: live}
+		r.groups = append(r.groups, g)
+		if r.groupOf == nil {
+			r.groupOf = make([]*group, r.words)
+		}
+		for k := lo; k < hi; k++ {
+			r.groupOf[k] = g
+		}
+	}
+}
+
 // Words returns n words of a region of their own, 0 at the start.
 func (w *World) Words(n int) []shm.Word { return w.Memory(int64(n)*8, nil).Words() }
 
@@ -165,6 +185,7 @@ func (w *World) Do(name string, in any, f func() any) any {
 	e, p := w.e, w.e.cur
 	p.ops = append(p.ops, Op{Process: p.name, Name: name, In: in})
 	p.inOp, p.opened, p.opSteps = true, false, 0
+	p.opLocal, p.opSeen = p.local, hash{}
 	out := f()
 	e.open(p)
 	p.inOp = false
@@ -180,6 +201,23 @@ func (w *World) Do(name string, in any, f func() any) any {
 		e.log(p, "      %s(%v) = %v", name, in, out)
 	}
 	return out
+}
+
+// Keep promises that of all that the calling process has read since its last Do
+// began, only that operation's result and keep have any influence on what it
+// will do.
+func (w *World) Keep(keep ...any) {
+	e, p := w.e, w.e.cur
+	if e.cfg.Remember {
+		return
+	}
+	op := &p.ops[len(p.ops)-1]
+	h := p.opLocal.fold(uint64(len(p.ops))).fold(p.opSeen.a).fold(p.opSeen.b)
+	for i, b := range fmt.Append(nil, op.Out, keep) {
+		h = h.fold(uint64(b) + uint64(i)<<8)
+	}
+	p.local = h
+	p.reads = p.reads[:0]
 }
 
 // open puts the beginning of p's operation at its present step.
@@ -201,6 +239,7 @@ func (e *engine) open(p *process) {
 			n--
 		}
 		p.local = p.local.fold(uint64(n))
+		p.opSeen = p.opSeen.fold(uint64(n))
 	}
 }
 
