@@ -100,10 +100,16 @@ func load(file string) (r recording, steps int, err error) {
 	var header struct{ Format string }
 	if json.Unmarshal(first, &header) == nil && header.Format == WireFormat {
 		w, err := ParseWire(bytes.NewReader(text), file)
-		return w, len(w.Steps), err
+		if err != nil {
+			return nil, 0, err
+		}
+		return w, len(w.Steps), nil
 	}
 	t, err := Parse(bytes.NewReader(text), file)
-	return t, len(t.Steps), err
+	if err != nil {
+		return nil, 0, err
+	}
+	return t, len(t.Steps), nil
 }
 
 // ParseFile reads the trace in a file.

@@ -109,13 +109,19 @@ var operations = map[string]operation{
 // Parse reads a trace. An error names the file and the line.
 func Parse(r io.Reader, file string) (*Trace, error) {
 	t := &Trace{File: file}
-	return t, parseLines(r, file, t.line)
+	if err := parseLines(r, file, t.line); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // ParseWire reads a transcript. An error names the file and the line.
 func ParseWire(r io.Reader, file string) (*Wire, error) {
 	w := &Wire{File: file}
-	return w, parseLines(r, file, w.line)
+	if err := parseLines(r, file, w.line); err != nil {
+		return nil, err
+	}
+	return w, nil
 }
 
 // parseLines calls read with each line, its number, and the names of the Ksocks that are open by then, for read to keep.
