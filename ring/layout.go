@@ -254,9 +254,9 @@ func newLayout(c Config) (layout, error) {
 	l.cells = take(c.MaxBindings * cellWords)
 	l.journal = take(journalWords)
 	// The largest plans: an event for everybody with its UnbindEventsLost (each copy,
-	// twice the tree of bits, and up to 8 steps for each Ksock); a removal (each
-	// message may move); the moving in of all kept events; the events of R7.2.
-	l.areaCap = max(c.MaxBindings+c.MaxBindings/8+8*(c.MaxKsocks+1)+c.KeptEvents, 4*c.QueueSlots+c.KeptEvents+5*removeBatch, 6*min(c.QueueSlots, heldHalf)) + 64
+	// twice the tree of bits, and up to 8 steps for each Ksock) and the kept ones of
+	// one; a removal (up to 3 steps for each message in a queue); the events of R7.2.
+	l.areaCap = max(c.MaxBindings+c.MaxBindings/8+8*(c.MaxKsocks+1)+c.KeptEvents, 6*c.QueueSlots+3*(c.KeptEvents+1)) + 64
 	l.areaWords = (areaHead + 3*l.areaCap + 15) &^ 15
 	l.areas = take(2 * (c.MaxKsocks + 1) * l.areaWords)
 	l.units = int(c.ArenaBytes / unitBytes)

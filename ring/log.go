@@ -32,7 +32,7 @@ type outcome struct {
 const (
 	codeOK        = 0
 	codeUndecided = 0xff
-	codeAgain     = 0xfe // kindCarve: space was tidied, try again; kindControl: more to remove
+	codeAgain     = 0xfe // kindCarve: space was tidied, try again
 	codeNothing   = 0xfd // a Status that nobody waits for
 	codeFlush     = 0xfc // kindControl: a kindFlush must come first
 )

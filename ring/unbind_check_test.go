@@ -66,7 +66,7 @@ func TestLargeUnbindDeaths(t *testing.T) {
 	shm.SetScheduler(c)
 	defer shm.SetScheduler(nil)
 	points := 0
-	for n := 0; ; n += 173 {
+	for n := 0; ; n += 4001 {
 		w, asker, rep := begin()
 		done := c.run(n, func() {
 			if err := w.a.Unbind(rep.slot, "$.R", true); err != nil {
