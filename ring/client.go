@@ -190,7 +190,7 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 // compose makes a draft of a header.
 func (c *Client) compose(d *draft, h *Header, kind int, opts uint32) {
 	d.hdr = *h
-	d.kind, d.version, d.opts, d.led, d.tried, d.cache = kind, 0, opts, 0, false, c.cache
+	d.kind, d.version, d.opts, d.led, d.tried, d.gone, d.cache = kind, 0, opts, 0, false, false, c.cache
 	d.h, d.units = 0, 0
 	d.hdr.From = c.id
 	d.hdr.Flags &^= MustReply | Synthetic
@@ -214,7 +214,10 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 	if o.code == uint8(unix.ENOLCK) {
 		return MessageID{}, unix.ENOLCK // uses no id (R3.8)
 	}
-	id := MessageID{d.hdr.ID.Network, uint32(c.b.w[c.b.block(d.h)+mSerw].Load())}
+	id := MessageID{d.hdr.ID.Network, o.serial}
+	if id.Serial == 0 {
+		id.Serial = uint32(c.b.w[c.b.block(d.h)+mSerw].Load())
+	}
 	c.last = id
 	switch unix.Errno(o.code) {
 	case 0:

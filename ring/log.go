@@ -25,7 +25,8 @@ func (e entry) cmd() uint64 { return uint64(e.kind)<<60 | uint64(e.handle)<<32 |
 // outcome of an entry, as its plan decided it.
 type outcome struct {
 	code   uint8
-	handle int // kindCarve
+	handle int    // kindCarve
+	serial uint32 // a message's, if it was planned by its own sender
 }
 
 // Codes of outcomes: an errno, or one of these.
@@ -75,8 +76,9 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 		// SYNC E1 release: the plan.
 		if b.w[wCur].CompareAndSwap(a, mine) {
 			if d != nil {
-				d.tried = true
+				d.tried, d.gone = true, o.code == codeOK
 			}
+			o.serial = p.plan.last
 			return o, p.carryOut(mine)
 		}
 		try++
@@ -120,7 +122,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 		}
 		o := b.w[cmd+1].Load()
 		if code := uint8(o >> 28); o>>36 == op && code != codeUndecided {
-			return outcome{code, laneHandle(o)}, nil
+			return outcome{code: code, handle: laneHandle(o)}, nil
 		}
 		return outcome{}, corrupt("slot %d's entry has no outcome", p.slot)
 	}

@@ -234,10 +234,8 @@ func (l *layout) wordName(i int) string {
 			return fmt.Sprintf("lane[%d]", k-l.lane)
 		case k < l.kept:
 			return fmt.Sprintf("urgent[%d]", k-l.urg)
-		case k < l.led:
-			return fmt.Sprintf("kept[%d]", k-l.kept)
 		case k < l.rec:
-			return fmt.Sprintf("ledger[%d]", k-l.led)
+			return fmt.Sprintf("kept[%d]", k-l.kept)
 		}
 		return fmt.Sprintf("record[%d]", k-l.rec)
 	}())
