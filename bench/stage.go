@@ -139,7 +139,7 @@ func (s *stage) enter(role string) (*member, *report, error) {
 	}
 	s.members = append(s.members, m)
 	if m.in.Encode(&t) != nil {
-		_ = m.cmd.Process.Kill() // mostly, it has ended already: how, will be said
+		_ = m.kill() // mostly, it has ended already: how, will be said
 	}
 	r, err := s.await(m)
 	return m, r, err
@@ -158,6 +158,7 @@ func (m *member) start(s *stage) error {
 		c.Args[0] = os.Args[0]
 	}
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent
+	c.Cancel = m.kill
 	if s.mem != nil {
 		c.ExtraFiles = []*os.File{s.mem.File()}
 	}
@@ -205,6 +206,9 @@ func (m *member) start(s *stage) error {
 	return nil
 }
 
+// kill ends the process, and those that it has started.
+func (m *member) kill() error { return syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL) }
+
 // pinned calls start, which starts a process, such that the process only ever runs on cpu.
 func pinned(cpu *int, start func() error) error {
 	if cpu == nil {
@@ -245,7 +249,7 @@ func (s *stage) await(m *member) (*report, error) {
 func (s *stage) play() ([]*report, error) {
 	for _, m := range s.members {
 		if m.in.Encode(wordGo) != nil {
-			_ = m.cmd.Process.Kill()
+			_ = m.kill()
 		}
 	}
 	reports := make([]*report, len(s.members))

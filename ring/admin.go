@@ -19,6 +19,9 @@ const (
 
 const defaultMaxMessages = 100 // R3.2
 
+// ErrNoID says that the bus has had as many Ksocks as there are ids (R3.1).
+var ErrNoID = fmt.Errorf("ring: no ids are left for Ksocks; make a new bus: %w", unix.EOVERFLOW)
+
 // ErrNoSlot says that as many Ksocks are open as the bus was made for.
 var ErrNoSlot = fmt.Errorf("ring: no slot for another Ksock: %w", unix.EUSERS)
 
@@ -218,6 +221,9 @@ func (a *Admin) drop(d *draft) {
 // all slots are in use.
 func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err error) {
 	b := a.b
+	if b.w[wNextID].Load() > 1<<32-1 {
+		return 0, 0, ErrNoID
+	}
 	for s := 1; s <= b.cfg.MaxKsocks; s++ {
 		at := b.slot(s)
 		kid := b.w[at+sKid].Load()

@@ -36,6 +36,11 @@ const (
 	wSlots   = 36 // the highest slot and the number of cells that were ever used,
 	wCells   = 37 // so that nobody looks at, and so takes memory for, what is beyond
 
+	// Where a search for room in the arena begins, by the size sought: stamp[36]
+	// block[28], 0 = at the front. Changed by entries.
+	wCarve       = 38 // [carveClasses]
+	carveClasses = 10
+
 	wWaiters = 48 // a bit for each slot whose sender waits for room; [waiterWords]
 
 	waiterWords = 64

@@ -237,7 +237,7 @@ func (p *party) carryOut(a uint64) error {
 
 // changing tells whether entries change a word of the header.
 func changing(at int) bool {
-	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID
+	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID || at >= wCarve && at < wCarve+carveClasses
 }
 
 // wake wakes the Ksock of a slot if it sleeps: every helper does, before cur

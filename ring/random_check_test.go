@@ -41,6 +41,22 @@ var larger = []checkCase{
 		},
 	},
 	{
+		name: "a Ksock that reads, with kept events coming in, and sends", die: []string{"A"},
+		bus: checkBus{
+			ksocks: []checkKsock{
+				{blocks: 2}, {max: 1, blocks: 1, binds: listener(ReplierBindEvent)}, {binds: replier}, {binds: listener("$.A")},
+			},
+			reports: true, sides: true, cfg: Config{MaxBindings: 4},
+			before: func(s *checkSim) { s.send(1, Header{Name: ReplierBindEvent}, "first"); s.reap(s.admin, 3) },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("L", func() { s.take(2); s.take(2) })
+			w.Go("S", func() { s.send(2, Header{Name: "$.A"}, "s"); s.send(2, Header{Name: "$.A"}, "t") })
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+			s.reaper(w, "A", 1)
+		},
+	},
+	{
 		name: "three senders, two Listeners, the smallest queue", stop: []string{"A", "B", "L"},
 		bus: checkBus{ksocks: []checkKsock{
 			{blocks: 1}, {blocks: 1}, {blocks: 1}, {binds: listener("$.A")}, {binds: listener("$.*")},

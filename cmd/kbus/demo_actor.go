@@ -269,7 +269,7 @@ func (t *troupe) supervise(exe, socket string) (pid int, err error) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || line != "ready\n" {
-		return 0, fmt.Errorf("it said %q instead of being ready", line)
+		return 0, errors.New("it ended before it was ready")
 	}
 	return cmd.Process.Pid, nil
 }

@@ -12,7 +12,8 @@ func traceCommand() *cobra.Command {
 		Use:   "trace FILE…",
 		Short: "Replay recorded traces and show every difference",
 		Long: `Replay recorded traces (kbus-trace/1), each on a fresh private bus, and compare
-every answer with the recorded one. Each difference is a line with file, line,
+every answer with the recorded one. Transcripts of Limpets (limpet-wire/1) are
+replayed too: with a real Limpet on such a bus, whose every byte is compared. Each difference is a line with file, line,
 what was wanted and what came. At the end the steps are counted; it exits with
 1 if any differed. It needs no supervisor.`,
 		Example: `  kbus trace scripted/*.jsonl

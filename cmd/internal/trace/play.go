@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +63,7 @@ func (d Difference) String() string {
 func Run(w io.Writer, files []string, start Start) (steps, differ int, err error) {
 	var failed []error
 	for _, file := range files {
-		t, err := ParseFile(file)
+		t, n, err := load(file)
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -76,11 +78,38 @@ func Run(w io.Writer, files []string, start Start) (steps, differ int, err error
 				return steps, differ, err
 			}
 		}
-		steps += len(t.Steps)
+		steps += n
 		differ += len(list)
 	}
 	_, err = fmt.Fprintf(w, "%d steps, %d differ\n", steps, differ)
 	return steps, differ, errors.Join(append(failed, err)...)
+}
+
+// A recording is of one of the two formats.
+type recording interface {
+	Play(Start) ([]Difference, error)
+}
+
+// load reads a recording, whose first line says of which format it is, and counts its steps.
+func load(file string) (r recording, steps int, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	first, _, _ := bytes.Cut(text, []byte("\n"))
+	var header struct{ Format string }
+	if json.Unmarshal(first, &header) == nil && header.Format == WireFormat {
+		w, err := ParseWire(bytes.NewReader(text), file)
+		if err != nil {
+			return nil, 0, err
+		}
+		return w, len(w.Steps), nil
+	}
+	t, err := Parse(bytes.NewReader(text), file)
+	if err != nil {
+		return nil, 0, err
+	}
+	return t, len(t.Steps), nil
 }
 
 // ParseFile reads the trace in a file.

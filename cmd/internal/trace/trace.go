@@ -5,6 +5,8 @@
 // nothing has happened. [Parse] reads one, strictly; [Run] plays files on whatever a [Start] starts: the sequential model of
 // the rules ([Model]), or a real bus.
 //
+// Transcripts of Limpets (format limpet-wire/1) are played too: the transcript is the peer of a Limpet at work on a real bus.
+//
 // The traces in testdata are those recorded from the original. Where the original made a mistake that the rules put right,
 // the copy here has the right answers, and its header names the rules that decide ("corrected").
 package trace
@@ -107,32 +109,49 @@ var operations = map[string]operation{
 // Parse reads a trace. An error names the file and the line.
 func Parse(r io.Reader, file string) (*Trace, error) {
 	t := &Trace{File: file}
+	if err := parseLines(r, file, t.line); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// ParseWire reads a transcript. An error names the file and the line.
+func ParseWire(r io.Reader, file string) (*Wire, error) {
+	w := &Wire{File: file}
+	if err := parseLines(r, file, w.line); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// parseLines calls read with each line, its number, and the names of the Ksocks that are open by then, for read to keep.
+func parseLines(r io.Reader, file string, read func(line []byte, n int, open map[string]bool) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	open := map[string]bool{}
 	n := 0
 	for lines.Scan() {
 		n++
-		if err := t.line(lines.Bytes(), n, open); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", file, n, err)
+		if !utf8.Valid(lines.Bytes()) {
+			return fmt.Errorf("%s:%d: not UTF-8", file, n)
+		}
+		if err := read(lines.Bytes(), n, open); err != nil {
+			return fmt.Errorf("%s:%d: %w", file, n, err)
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s:%d: line longer than %d bytes", file, n+1, maxLine)
+		return fmt.Errorf("%s:%d: line longer than %d bytes", file, n+1, maxLine)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("%s:1: empty file, a trace begins with a header", file)
+		return fmt.Errorf("%s:1: empty file, a trace begins with a header", file)
 	}
-	return t, nil
+	return nil
 }
 
 // line reads line n. The keys of open are the names of the Ksocks that are open by now.
 func (t *Trace) line(line []byte, n int, open map[string]bool) error {
-	if !utf8.Valid(line) {
-		return errors.New("not UTF-8")
-	}
 	f, err := readObject(line)
 	if err != nil {
 		return err
@@ -146,6 +165,34 @@ func (t *Trace) line(line []byte, n int, open map[string]bool) error {
 	if err := f.done(); err != nil {
 		return err
 	}
+	t.Steps = append(t.Steps, s)
+	return s.track(open)
+}
+
+// line reads line n of a transcript.
+func (w *Wire) line(line []byte, n int, open map[string]bool) error {
+	f, err := readObject(line)
+	if err != nil {
+		return err
+	}
+	if n == 1 {
+		w.header(f)
+		return f.done()
+	}
+	s := WireStep{Line: n}
+	s.read(f)
+	if err := f.done(); err != nil {
+		return err
+	}
+	w.Steps = append(w.Steps, s)
+	if s.Bus == nil {
+		return nil
+	}
+	return s.Bus.track(open)
+}
+
+// track keeps account of the Ksocks that are open, and complains of steps with others.
+func (s *Step) track(open map[string]bool) error {
 	failed := s.Want["err"] != nil
 	switch {
 	case s.Op == "open" && open[s.K]:
@@ -157,7 +204,6 @@ func (t *Trace) line(line []byte, n int, open map[string]bool) error {
 	case s.Op == "close":
 		open[s.K] = failed
 	}
-	t.Steps = append(t.Steps, s)
 	return nil
 }
 

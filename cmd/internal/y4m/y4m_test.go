@@ -60,6 +60,10 @@ func TestFrameSize(t *testing.T) {
 		{"W5 H3 XYSCSS=420JPEG", 15 + 6 + 6},
 		{"W5 H3 C444 XYSCSS=420JPEG", 45},
 		{"W1 H1", 3},
+		// as ffmpeg 5.1 writes them
+		{"W321 H181 F240:1 Ip A2896:2889 C420mpeg2 XYSCSS=420MPEG2 XCOLORRANGE=LIMITED", 321*181 + 2*161*91},
+		{"W321 H181 F25:1 Ip A1:1 C420p14 XYSCSS=420P14 XCOLORRANGE=LIMITED", 2 * (321*181 + 2*161*91)},
+		{"W321 H181 F25:1 Ip A1:1 Cmono12 XCOLORRANGE=FULL", 2 * 321 * 181},
 	} {
 		t.Run(test.header, func(t *testing.T) {
 			h, err := ParseHeader("YUV4MPEG2 " + test.header)

@@ -1,0 +1,212 @@
+package limpet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"kbus.internal/ksock"
+)
+
+// Data up to copied bytes is copied next to its header; larger data goes from the
+// bus's memory to the link as it lies there.
+const copied = 1024
+
+// A batch is leaving by one gathered write.
+const (
+	mostFrames = 64
+	mostBytes  = 256 << 10
+)
+
+// batch gathers frames for one write.
+type batch struct {
+	heads []byte // headers, names, small data, guards
+	parts []part
+	from  int // the first byte of heads that is in no part yet
+	views []ksock.View
+	n     int // frames
+	bytes int
+	iov   net.Buffers
+}
+
+// part is a piece of a frame: of heads, or of a view.
+type part struct {
+	a, b int
+	data []byte
+}
+
+// add appends a frame and takes the view over; data is its own or the view's.
+func (b *batch) add(h *ksock.Header, data []byte, v ksock.View) {
+	b.heads = appendHead(b.heads, h, len(data))
+	b.n++
+	b.bytes += headSize + namePadded(len(h.Name)) + dataPadded(len(data)) + guardSize
+	if len(data) <= copied {
+		b.heads = append(append(b.heads, data...), tail(len(data))...)
+		v.Release()
+		return
+	}
+	b.parts = append(b.parts, part{a: b.from, b: len(b.heads)}, part{data: data})
+	b.from = len(b.heads)
+	b.heads = append(b.heads, tail(len(data))...)
+	b.views = append(b.views, v)
+}
+
+func (b *batch) full() bool { return b.n >= mostFrames || b.bytes >= mostBytes }
+
+// buffers are the pieces in their order.
+func (b *batch) buffers() net.Buffers {
+	b.iov = b.iov[:0]
+	for _, p := range b.parts {
+		if p.data == nil {
+			p.data = b.heads[p.a:p.b]
+		}
+		b.iov = append(b.iov, p.data)
+	}
+	if b.from < len(b.heads) {
+		b.iov = append(b.iov, b.heads[b.from:])
+	}
+	return b.iov
+}
+
+// reset lets go of what the batch held.
+func (b *batch) reset() {
+	for i := range b.views {
+		b.views[i].Release()
+	}
+	clear(b.parts)
+	clear(b.iov)
+	*b = batch{heads: b.heads[:0], parts: b.parts[:0], views: b.views[:0], iov: b.iov[:0]}
+}
+
+// fromBus passes on what the bus has for this Limpet, until the session ends.
+func (s *session) fromBus() error {
+	var b batch
+	defer b.reset()
+	for {
+		s.waits.Store(false)
+		s.turns.Add(1)
+		v, ok, err := s.k.TryView()
+		if err == nil && ok {
+			err = s.pass(&b, v)
+			if err == ErrTerminated {
+				if err := s.flush(&b); err != nil {
+					return err
+				}
+				return ErrTerminated
+			}
+		}
+		if err == nil && (!ok || b.full()) {
+			err = s.flush(&b)
+		}
+		if err == nil && !ok {
+			s.waits.Store(true)
+			err = s.k.WaitReadable(s.ctx)
+		}
+		if err != nil {
+			return s.busError(err)
+		}
+	}
+}
+
+// busError is why reading the bus ended.
+func (s *session) busError(err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	return err
+}
+
+func (s *session) flush(b *batch) error {
+	if b.n == 0 {
+		return nil
+	}
+	iov := b.buffers()
+	s.wmu.Lock()
+	written, err := iov.WriteTo(s.link)
+	s.wmu.Unlock()
+	s.l.bytesOut.Add(uint64(written))
+	if err != nil {
+		return err
+	}
+	s.l.framesOut.Add(uint64(b.n))
+	b.reset()
+	return nil
+}
+
+// pass puts a message read from the bus into the batch, or drops it (R8.4). The
+// view is its own.
+func (s *session) pass(b *batch, v ksock.View) error {
+	l := s.l
+	h, data := v.Header(), v.Data()
+	if h.Name == l.o.Terminate && l.o.Terminate != "" {
+		v.Release()
+		return ErrTerminated // R8.11
+	}
+	if h.From == s.k.ID() {
+		var err error
+		if v.MustReply() {
+			err = s.ownRequest(&h)
+		}
+		v.Release()
+		return err
+	}
+	mustReply := v.MustReply()
+	switch {
+	case h.Name == ksock.ReplierBindEvent:
+		e, ok := ksock.ParseBindEvent(&ksock.Message{Header: h, Data: data})
+		if h.From != 0 || !ok || e.Binder == s.k.ID() {
+			v.Release()
+			return nil
+		}
+		data = appendEvent(nil, &e)
+	case h.ID.Network == s.peer.Load():
+		v.Release()
+		return nil
+	case h.ID.Network == l.o.NetworkID:
+		v.Release()
+		l.loop(&h, "from the bus")
+		return nil
+	}
+	if mustReply {
+		s.asked.add(h.ID, h.From)
+	}
+	if h.ID.Network == 0 {
+		h.ID.Network = l.o.NetworkID
+	}
+	if h.OrigFrom.Network == 0 {
+		h.OrigFrom = ksock.EndPoint{Network: l.o.NetworkID, Ksock: h.From}
+	}
+	if h.IsReply() && h.To != s.k.ID() && h.InReplyTo.Network == 0 {
+		h.InReplyTo.Network = l.o.NetworkID
+	}
+	l.debug("to link", &h, data)
+	b.add(&h, data, v)
+	return nil
+}
+
+// ownRequest answers a Request from the other side whose Replier here turned out
+// to be this Limpet, so that it would only come back: a binding was given up over
+// there and could not be here, yet.
+func (s *session) ownRequest(h *ksock.Header) error {
+	reply := ksock.ReplyHeader(h)
+	reply.Name = ksock.StatusGoneAway
+	if _, err := s.k.Relay(&reply, nil, false); err != nil && fatal(err) {
+		return err
+	}
+	return s.answer(&ksock.Header{ID: h.ID, From: h.OrigFrom.Ksock}, ksock.StatusGoneAway)
+}
+
+// loop is R8.8.
+func (l *Limpet) loop(h *ksock.Header, from string) {
+	l.looped.Add(1)
+	l.tell("loop", errLoop, fmt.Sprintf("a message came %s that had been here before; dropped", from), "message", h.Name, "id", h.ID)
+}
+
+func (l *Limpet) debug(where string, h *ksock.Header, data []byte) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		const most = 1000
+		m := &ksock.Message{Header: *h, Data: data[:min(len(data), most)]}
+		l.log.Debug(where, "message", m.String(), "bytes", len(data))
+	}
+}
