@@ -8,4 +8,5 @@ const (
 	heldWords      = 16
 	removeBatch    = 2
 	spinBeforeHelp = 0
+	looksPerSpin   = 1
 )

@@ -350,7 +350,7 @@ func (s *checkSim) invariants() error {
 		}
 		owing := 0
 		for k := range b.lmask + 1 {
-			if ledState(b.w[at+b.layout.led+k].Load()) != ledFree {
+			if ledState(b.w[at+b.rec+k*recWords].Load()) != ledFree {
 				owing++
 			}
 		}
