@@ -531,7 +531,7 @@ func (a *Admin) SetReports(slot int, v uint32) (was bool, err error) {
 func (a *Admin) status(slot, idx int, ver uint64, from uint32, name string) error {
 	b := a.b
 	s := b.slot(slot)
-	l := b.w[s+b.layout.led+idx].Load()
+	l := b.w[s+b.rec+idx*recWords].Load()
 	if ledState(l) == ledFree || ledVer(l) != ver {
 		return nil
 	}

@@ -92,7 +92,7 @@ func (p *planner) greet(slot int, handles []shm.Word) (uint8, error) {
 		if err != nil {
 			return 0, err
 		}
-		p.number(&m, false)
+		p.number(&m)
 		p.to = append(p.to[:0], recipient{queueState: q, n: 1})
 		p.send(&m, false)
 		q.tail += q.flush + 1
@@ -118,7 +118,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 			return codeFlush, err
 		}
 	}
-	p.number(&m, false)
+	p.number(&m)
 	code := uint8(codeOK)
 	p.to = p.to[:0]
 	for i := 0; i < m.copies; {
@@ -168,7 +168,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		if l.copies != m.copies {
 			return 0, corrupt("block %d has %d copies, not %d", lost, l.copies, m.copies)
 		}
-		p.number(&l, false)
+		p.number(&l)
 		k := 0
 		for _, r := range p.to {
 			if r.lost {
@@ -315,7 +315,7 @@ func (p *planner) orphan(m *view, n int) {
 	if slot < 1 || slot > b.cfg.MaxKsocks || idx > b.lmask {
 		return
 	}
-	at := b.slot(slot) + b.layout.led + idx
+	at := b.slot(slot) + b.rec + idx*recWords
 	l := b.w[at].Load()
 	if ledState(l) != ledOpen || ledVer(l) != ver {
 		return // its asker is gone

@@ -315,6 +315,18 @@ var checkCases = []checkCase{
 		},
 	},
 	{
+		name: "a late helper of an unbind, and the block used again", exhaust: true,
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A", "$.B")}}, cfg: Config{MaxBindings: 3},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.B"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("supervisor", func() { s.unbind(s.admin, 3, "$.B", false) })
+			w.Go("H", func() { must(s.k[2].send.idle()) })
+			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
+		},
+	},
+	{
 		name: "a close against a send", exhaust: true,
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {

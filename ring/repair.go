@@ -97,7 +97,7 @@ func (a *Admin) close(slot int) error {
 	// As asker it is gone now, and nobody reads its ledger any more.
 	owing := b.w[s+sOwing].Load()
 	for i, left := 0, owing&0xffff; i <= b.lmask && left > 0; i++ {
-		at := s + b.layout.led + i
+		at := s + b.rec + i*recWords
 		if w := b.w[at].Load(); ledState(w) != ledFree {
 			b.w[at].CompareAndSwap(w, ledWord(ledFree, ledVer(w)+1, 0))
 			left--
@@ -177,7 +177,7 @@ func (a *Admin) debts(state uint64, replier, order int) (l []debt) {
 		}
 		// All words: its owner may be asking more meanwhile, so it is no use to count.
 		for i := range b.lmask + 1 {
-			w := b.w[b.slot(s)+b.layout.led+i].Load()
+			w := b.w[b.slot(s)+b.rec+i*recWords].Load()
 			if ledState(w) == ledFree {
 				continue
 			}

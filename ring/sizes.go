@@ -10,4 +10,5 @@ const (
 	// spinBeforeHelp is how often a process looks at an entry in progress before
 	// it helps: about the time that its own process needs to finish it.
 	spinBeforeHelp = 40
+	looksPerSpin   = 8 // looks at a queue for each count of a caller's spin: about 20 ns
 )

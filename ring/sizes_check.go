@@ -7,4 +7,5 @@ const (
 	journalWords   = 16
 	heldWords      = 16
 	spinBeforeHelp = 0
+	looksPerSpin   = 1
 )
