@@ -347,6 +347,18 @@ var checkCases = []checkCase{
 		},
 	},
 	{
+		name: "a claimed entry, a helper, and a reader that makes room: they may disagree",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {}},
+			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.claim(1, Header{Name: "$.A", Flags: AllOrFail}, "a") })
+			w.Go("H", func() { must(s.k[3].send.idle()) })
+			w.Go("L", func() { s.take(2) })
+		},
+	},
+	{
 		name: "a close against a send",
 		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
@@ -511,6 +523,30 @@ func (s *checkSim) sendMem(slot int, data string) {
 	default:
 		s.w.Fail("send: %v", err)
 	}
+}
+
+// claim is send that claims its entry before it is planned, as a sender does that
+// others got ahead of twice.
+func (s *checkSim) claim(slot int, h Header, data string) string {
+	return s.do("send "+h.Name, once(func(m *model.Bus) string {
+		id, err := m.Send(uint32(slot), model.Message{Flags: h.Flags, Name: h.Name, Data: data})
+		return sent(MessageID(id), err)
+	}), func() string {
+		c := s.k[slot]
+		l := must(c.Loan(len(data)))
+		copy(l.Data(), data)
+		d := &c.hand
+		c.compose(d, &h, kindMessage, 0)
+		d.h, d.head, d.held, d.units, d.data = l.d.h, l.d.head, l.d.held, l.d.units, l.d.data
+		o := must(c.send.claim(entry{kind: kindMessage, from: slot}, d))
+		id := MessageID{0, uint32(c.b.w[c.b.block(d.h)+mSerw].Load())}
+		d.drop(&c.send)
+		c.loans.put(d.held)
+		if o.code != codeOK {
+			return errno(unix.Errno(o.code))
+		}
+		return fmt.Sprint(id)
+	})
 }
 
 // sendIfRoom is send, but for ENOMEM, which the model does not know.
