@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -130,6 +131,41 @@ func firstCPU(t testing.TB) int {
 		t.Fatal(cpus, err)
 	}
 	return cpus[0]
+}
+
+// Each process may use its own CPU only; this one may use what it could before.
+func TestPin(t *testing.T) {
+	shmtest.CheckFiles(t)
+	cpus, err := AllowedCPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pin := cpus[:min(2, len(cpus))]
+	s := &stage{o: short(Options{Pin: pin}), run: &Run{}}
+	s.ctx, s.end = context.WithCancelCause(t.Context())
+	defer s.clear()
+	if err := s.memory(4096); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		m, _, err := s.enter("pong")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.cmd.Process.Pid))
+		if err != nil || len(tasks) < 2 {
+			t.Fatal(tasks, err)
+		}
+		want := fmt.Sprintf("\nCpus_allowed_list:\t%d\n", pin[i%len(pin)])
+		for _, task := range tasks {
+			if status, err := os.ReadFile(task); err != nil || !strings.Contains(string(status), want) {
+				t.Errorf("process %d: no %q in %v\n%s", i, want, err, status)
+			}
+		}
+	}
+	if after, err := AllowedCPUs(); err != nil || !slices.Equal(after, cpus) {
+		t.Errorf("this process had CPUs %v, now %v, %v", cpus, after, err)
+	}
 }
 
 func TestFan(t *testing.T) {

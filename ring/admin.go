@@ -70,13 +70,6 @@ func (b *Bus) Admin() (*Admin, error) {
 			a.cells = append(a.cells, i)
 		}
 	}
-	for s := 1; s <= b.slotsUsed(); s++ {
-		if b.w[b.slot(s)+sKid].Load()>>32 == kidOpen {
-			if err := a.leftovers(s); err != nil {
-				return nil, err
-			}
-		}
-	}
 	if err := a.orphans(0); err != nil {
 		return nil, err
 	}
@@ -187,8 +180,6 @@ func (a *Admin) apply(c change) error {
 				return err
 			}
 			continue
-		case o.code == codeAgain:
-			return a.apply(change{remove: c.remove})
 		case o.code != codeOK:
 			return unix.Errno(o.code)
 		}
@@ -540,7 +531,7 @@ func (a *Admin) SetReports(slot int, v uint32) (was bool, err error) {
 func (a *Admin) status(slot, idx int, ver uint64, from uint32, name string) error {
 	b := a.b
 	s := b.slot(slot)
-	l := b.w[s+b.layout.led+idx].Load()
+	l := b.w[s+b.rec+idx*recWords].Load()
 	if ledState(l) == ledFree || ledVer(l) != ver {
 		return nil
 	}

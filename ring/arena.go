@@ -1,6 +1,10 @@
 package ring
 
-import "golang.org/x/sys/unix"
+import (
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
 
 // The arena is a chain of blocks, each some units long. A block is used, or free
 // for anyone to take by one compare-and-swap of its head, or in the pool. Only
@@ -89,43 +93,92 @@ func (c cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok bool
 	return 0, 0, false
 }
 
-// carve plans the taking of e.arg units from the pool.
+// carve plans the taking of e.arg units from the pool. The first units are the
+// supervisor's alone, so that Statuses never meet ENOMEM (R5.6); it may use the
+// others too.
 func (p *planner) carve(e entry) (o outcome, err error) {
 	b, need := p.b, int(e.arg)
 	if need < 1 || need > b.units {
 		return o, corrupt("carve of %d units", need)
 	}
-	// The first units are the supervisor's alone, so that Statuses never meet
-	// ENOMEM (R5.6); it may use the others too.
-	first, total, free := 0, 0, false
-	h := 1
-	if e.from != 0 {
-		h += b.reserve
-	}
-	for h < b.units && total < need {
-		head, span, err := b.link(h)
+	if e.from == 0 {
+		f, err := b.fit(need, need, 1, 1+b.reserve)
 		if err != nil {
 			return o, err
 		}
-		free = free || headFree(head)
-		if !headPooled(head) {
-			total = 0
-		} else {
-			if total == 0 || h == 1+b.reserve {
-				first, total = h, 0
+		if f.found {
+			p.cut(f.first, need, f.total, e.from)
+			return outcome{handle: f.first}, nil
+		}
+	}
+	hint, least := carveClass(need)
+	old := b.w[hint].Load()
+	from := int(old & 0xfffffff)
+	if from <= b.reserve || from > b.units {
+		from = 1 + b.reserve
+	}
+	f, err := b.fit(need, least, from, b.units)
+	switch {
+	case err != nil:
+		return o, err
+	case f.found:
+		p.cut(f.first, need, f.total, e.from)
+		if f.next != from {
+			p.set(hint, old, p.seq<<28|uint64(f.next))
+		}
+		return outcome{handle: f.first}, nil
+	}
+	swept, err := p.sweep()
+	if err != nil || swept {
+		return outcome{code: codeAgain}, err
+	}
+	return outcome{code: uint8(unix.ENOMEM)}, nil
+}
+
+// carveClass is the word that tells where to begin a search for so many units:
+// before that no run of the pool's has as many as the least of the class. The
+// pool grows by sweeps only, which reset these words; so each names the
+// beginning of a block until then.
+func carveClass(need int) (hint, least int) {
+	c := min(bits.Len(uint(need))/3, carveClasses-1)
+	return wCarve + c, max(1, 1<<(3*c)/2)
+}
+
+// A fit is what a search for room in the pool has found: a run, and where the
+// next search of the class begins.
+type fit struct {
+	found              bool
+	first, total, next int
+}
+
+// fit searches from a block's beginning to another for the first run of the pool's
+// with so many units. least is the least of the class.
+func (b *Bus) fit(need, least, from, end int) (f fit, err error) {
+	for h := from; h < end; {
+		head, span, err := b.link(h)
+		if err != nil {
+			return f, err
+		}
+		if headPooled(head) {
+			if f.total == 0 {
+				f.first = h
 			}
-			total += span
+			if f.total += span; f.total >= need {
+				f.found = true
+				if f.next == 0 {
+					f.next = f.first + need
+				}
+				return f, nil
+			}
+		} else {
+			if f.total >= least && f.next == 0 {
+				f.next = f.first
+			}
+			f.total = 0
 		}
 		h += span
 	}
-	switch {
-	case total >= need:
-		p.cut(first, need, total, e.from)
-		return outcome{handle: first}, nil
-	case free:
-		return outcome{code: codeAgain}, p.sweep()
-	}
-	return outcome{code: uint8(unix.ENOMEM)}, nil
+	return f, nil
 }
 
 // link reads a block of the chain: its head, and where the next one is.
@@ -156,24 +209,30 @@ func (p *planner) recut(h, units int, head uint64) {
 	p.set(at+mHead, p.b.w[at+mHead].Load(), head)
 }
 
-// sweep plans that free blocks belong to the pool. One that somebody takes
-// meanwhile stays his: then the step fails.
-func (p *planner) sweep() error {
+// sweep plans that free blocks belong to the pool, and tells whether there are
+// any. One that somebody takes meanwhile stays his: then the step fails.
+func (p *planner) sweep() (any bool, err error) {
 	b := p.b
+	for c := range carveClasses {
+		if w := b.w[wCarve+c].Load(); w&0xfffffff != 0 {
+			p.set(wCarve+c, w, p.seq<<28)
+		}
+	}
 	for h := 1; h < b.units; {
 		head, span, err := b.link(h)
 		if err != nil {
-			return err
+			return any, err
 		}
 		if headFree(head) {
 			if p.n+1 >= b.areaCap {
-				return nil // the rest next time
+				break // the rest next time
 			}
 			p.set(b.block(h)+mHead, head, headWord(headGen(head), 0, headPool))
+			any = true
 		}
 		h += span
 	}
-	return nil
+	return any, nil
 }
 
 // alloc takes a block for the sending side of p, with word held naming it.  ENOMEM at once if there is none.

@@ -33,7 +33,11 @@ func bigWorld(t testing.TB, c Config) *world {
 			t.Error(err)
 		}
 	})
-	return newWorldIn(t, c, mem)
+	w, err := worldIn(t, c, mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 // again is c's Ksock as another process has it.

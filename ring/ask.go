@@ -14,7 +14,7 @@ func (c *Client) Outstanding(id MessageID) int {
 	// All words that were ever used: this Ksock may be asking more meanwhile, so it
 	// is no use to count up to sOwing.
 	for i := range min(int(c.send.asked.Load()), b.lmask+1) {
-		w := b.w[c.s+b.layout.led+i].Load()
+		w := b.w[c.s+b.rec+i*recWords].Load()
 		if ledState(w) == ledFree {
 			continue
 		}

@@ -170,7 +170,14 @@ func (p *planner) arm(m *view) {
 			p.set(b.groupAt(m.h, k), groupWord(gen, false, 0), groupWord(gen, true, uint64(v)))
 		}
 	}
-	if mask != 0 {
+	switch {
+	case p.own && mask == 0:
+		p.set(m.at+mHead, m.head, headWord(gen+1, 0, 0))
+	case p.own:
+		// Nobody reads the block for this entry any more, its sender least of all:
+		// it is the readers' from now on (T1 is of blocks that others plan from).
+		p.set(m.at+mHead, m.head, m.head&^headSender|headArmed|mask)
+	case mask != 0:
 		p.set(m.at+mHead, m.head, m.head|headArmed|mask)
 	}
 }

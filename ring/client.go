@@ -172,6 +172,7 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 	d.held, d.data = held, len(data)
 	err = d.resolve(c.b)
 	if err == nil {
+		c.willSend(d)
 		err = d.room(&c.send, unitsFor(d.data, len(h.Name), len(d.route.listeners)+1))
 	}
 	if err != nil {
@@ -187,10 +188,40 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 	return id, err
 }
 
+// willSend begins to fetch the lines that others wrote last and the send is going
+// to write, while it does what it can without them.
+func (c *Client) willSend(d *draft) {
+	b := c.b
+	b.w[wCur].WillWrite()
+	to := func(slot int) {
+		s := b.slot(slot)
+		b.w[s+sTail].WillWrite()
+		b.w[s+sRead].WillRead()
+		b.w[s+b.lane+int(b.w[s+sTail].Load()&b.qmask)].WillWrite()
+	}
+	switch {
+	case d.kind != kindMessage:
+	case d.hdr.IsRequest():
+		b.w[c.s+sTail].WillWrite()
+		b.w[c.s+b.rec].WillWrite() // the lowest word of the ledger is usually free
+		if s := d.route.replier.slot; s != 0 {
+			to(s)
+		}
+	case d.led != 0:
+		if slot, idx, _ := ledRefSplit(d.led); slot >= 1 && slot <= b.cfg.MaxKsocks && idx <= b.lmask {
+			b.w[b.slot(slot)+b.rec+idx*recWords].WillWrite()
+			to(slot)
+		}
+	}
+	for _, w := range d.route.listeners[:min(4, len(d.route.listeners))] {
+		to(copySlot(w))
+	}
+}
+
 // compose makes a draft of a header.
 func (c *Client) compose(d *draft, h *Header, kind int, opts uint32) {
 	d.hdr = *h
-	d.kind, d.version, d.opts, d.led, d.tried, d.cache = kind, 0, opts, 0, false, c.cache
+	d.kind, d.version, d.opts, d.led, d.tried, d.gone, d.cache = kind, 0, opts, 0, false, false, c.cache
 	d.h, d.units = 0, 0
 	d.hdr.From = c.id
 	d.hdr.Flags &^= MustReply | Synthetic
@@ -214,7 +245,10 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 	if o.code == uint8(unix.ENOLCK) {
 		return MessageID{}, unix.ENOLCK // uses no id (R3.8)
 	}
-	id := MessageID{d.hdr.ID.Network, uint32(c.b.w[c.b.block(d.h)+mSerw].Load())}
+	id := MessageID{d.hdr.ID.Network, o.serial}
+	if id.Serial == 0 {
+		id.Serial = uint32(c.b.w[c.b.block(d.h)+mSerw].Load())
+	}
 	c.last = id
 	switch unix.Errno(o.code) {
 	case 0:
@@ -335,6 +369,9 @@ func (c *Client) sendLoan(h *Header, l *Loan, kind int, opts uint32) (MessageID,
 	}
 	d := &c.hand
 	c.compose(d, h, kind, opts)
+	if d.resolve(c.b) == nil {
+		c.willSend(d)
+	}
 	d.h, d.head, d.held, d.units, d.data, d.tried = l.d.h, l.d.head, l.d.held, l.d.units, l.d.data, l.d.tried
 	id, err := c.transmit(d)
 	l.d.h = d.h

@@ -70,12 +70,8 @@ func (p *planner) control(e entry) (uint8, error) {
 		p.set(int(t[0].Load()&(1<<40-1)), t[1].Load(), t[2].Load())
 	}
 	if remove != 0 {
-		more, err := p.remove(&rq, remove&0x3fff)
-		if err != nil {
+		if err := p.remove(&rq, remove&0x3fff); err != nil {
 			return 0, err
-		}
-		if more {
-			code = codeAgain
 		}
 	}
 	return code, nil
@@ -96,7 +92,7 @@ func (p *planner) greet(slot int, handles []shm.Word) (uint8, error) {
 		if err != nil {
 			return 0, err
 		}
-		p.number(&m, false)
+		p.number(&m)
 		p.to = append(p.to[:0], recipient{queueState: q, n: 1})
 		p.send(&m, false)
 		q.tail += q.flush + 1
@@ -122,7 +118,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 			return codeFlush, err
 		}
 	}
-	p.number(&m, false)
+	p.number(&m)
 	code := uint8(codeOK)
 	p.to = p.to[:0]
 	for i := 0; i < m.copies; {
@@ -172,7 +168,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		if l.copies != m.copies {
 			return 0, corrupt("block %d has %d copies, not %d", lost, l.copies, m.copies)
 		}
-		p.number(&l, false)
+		p.number(&l)
 		k := 0
 		for _, r := range p.to {
 			if r.lost {
@@ -226,8 +222,8 @@ type spot struct {
 // remove plans that the messages which came by a binding leave their queue, which
 // is frozen, and the lane of kept events (R4.5, R7.4): survivors move up, what a
 // removed one held is released, and a removed Request is marked as owing its
-// asker a Status. At most removeBatch at a time; it tells whether more are left.
-func (p *planner) remove(q *queueState, cell int) (more bool, err error) {
+// asker a Status.
+func (p *planner) remove(q *queueState, cell int) error {
 	b := p.b
 	n := 0
 	bytes := uint64(0)
@@ -244,10 +240,6 @@ func (p *planner) remove(q *queueState, cell int) (more bool, err error) {
 		c, err := m.copy(i)
 		if err != nil || copyRole(c) == roleDirect || copyCell(c) != cell {
 			return sp, err
-		}
-		if n == removeBatch {
-			more = true
-			return sp, nil
 		}
 		sp.out = true
 		if copyRole(c) == roleReplier {
@@ -290,17 +282,17 @@ func (p *planner) remove(q *queueState, cell int) (more bool, err error) {
 	ud := q.rw.ud()
 	urgent, err := gather(ud, func(k uint64) int { return q.s + b.urg + int((ud-1-k)&b.qmask) })
 	if err != nil {
-		return false, err
+		return err
 	}
 	head := q.rw.head()
 	normal, err := gather(q.msgs-ud, func(k uint64) int { return q.s + b.lane + int((head+k)&b.qmask) })
 	if err != nil {
-		return false, err
+		return err
 	}
 	kept := b.w[q.s+sKeptHead].Load()
 	aside, err := gather(q.kept, func(k uint64) int { return q.s + b.layout.kept + int((kept+k)&b.kmask) })
 	if err != nil {
-		return false, err
+		return err
 	}
 	// The top of the urgent lane is its end: there the survivors move down.
 	gone := compact(urgent)
@@ -313,7 +305,7 @@ func (p *planner) remove(q *queueState, cell int) (more bool, err error) {
 		p.set(q.s+sBytesIn, in, in-bytes)
 	}
 	p.thaw(q, ud-gone, head)
-	return more, nil
+	return nil
 }
 
 // orphan plans that a Request which was removed unread is owed a Status.
@@ -323,7 +315,7 @@ func (p *planner) orphan(m *view, n int) {
 	if slot < 1 || slot > b.cfg.MaxKsocks || idx > b.lmask {
 		return
 	}
-	at := b.slot(slot) + b.layout.led + idx
+	at := b.slot(slot) + b.rec + idx*recWords
 	l := b.w[at].Load()
 	if ledState(l) != ledOpen || ledVer(l) != ver {
 		return // its asker is gone

@@ -107,7 +107,7 @@ func (l *layout) target(class byte, i int) int {
 	case 5:
 		return slot + []int{l.urg, l.kept}[j%2] + j/2%4
 	case 6:
-		return slot + l.led + j%(4*recWords+l.rec-l.led)
+		return slot + l.rec + j%(4*recWords)
 	case 7:
 		return l.cell(i%30) + i/30%8
 	case 8:
@@ -308,7 +308,6 @@ func TestCorruptEveryWord(t *testing.T) {
 		part(l.slot(s)+l.lane, 20)
 		part(l.slot(s)+l.urg, 3)
 		part(l.slot(s)+l.kept, 3)
-		part(l.slot(s)+l.led, 3)
 		part(l.slot(s)+l.rec, 2*recWords)
 	}
 	for i := range 3 {

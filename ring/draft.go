@@ -21,6 +21,7 @@ type draft struct {
 	cache   cache
 	copies  []uint64 // scratch
 	tried   bool     // an entry has named the block
+	gone    bool     // it was sent directly: the block is its readers'
 }
 
 // room makes sure that the block has n units, moving the data if it must: only
@@ -59,7 +60,10 @@ func (d *draft) room(p *party, n int) error {
 func (d *draft) drop(p *party) {
 	b := p.b
 	gen := headGen(d.head)
-	if d.tried {
+	if d.gone {
+		d.gone = false
+		gen++
+	} else if d.tried {
 		b.clearHead(b.block(d.h), gen, headSender)
 		gen++
 	} else {
@@ -191,7 +195,7 @@ func (d *draft) pickLedger(p *party) error {
 	b := p.b
 	s := b.slot(p.slot)
 	for i := range b.lmask + 1 {
-		l := b.w[s+b.layout.led+i].Load()
+		l := b.w[s+b.rec+i*recWords].Load()
 		if ledState(l) != ledFree {
 			continue
 		}

@@ -36,6 +36,11 @@ const (
 	wSlots   = 36 // the highest slot and the number of cells that were ever used,
 	wCells   = 37 // so that nobody looks at, and so takes memory for, what is beyond
 
+	// Where a search for room in the arena begins, by the size sought: stamp[36]
+	// block[28], 0 = at the front. Changed by entries.
+	wCarve       = 38 // [carveClasses]
+	carveClasses = 10
+
 	wWaiters = 48 // a bit for each slot whose sender waits for room; [waiterWords]
 
 	waiterWords = 64
@@ -105,12 +110,13 @@ const (
 // Words of a record of the ledger, written by the asker while its ledger word
 // is free; then by the Replier (recRead) and by entries (recOrder).
 const (
-	recNetwork = 0
-	recReplier = 1 // slot[12]@32 Ksock id[32]
-	recRead    = 2 // ver[32] order in which its Replier read it[32]; 0 = not yet
-	recOrder   = 3 // seq[48] n[16]: order in which an unbind orphaned it
+	recLed     = 0 // the ledger word itself
+	recNetwork = 1
+	recReplier = 2 // slot[12]@32 Ksock id[32]
+	recRead    = 3 // ver[32] order in which its Replier read it[32]; 0 = not yet
+	recOrder   = 4 // seq[48] n[16]: order in which an unbind orphaned it
 
-	recWords = 4
+	recWords = 8 // a cache line: asker and Replier pass it to and fro
 )
 
 // Words of a block's header. Those of a block's later units are unused but for
@@ -218,7 +224,7 @@ type layout struct {
 
 	slots, slotWords          int
 	held, lane, urg, kept     int // within a slot
-	led, rec                  int
+	rec                       int
 	cells                     int
 	journal                   int
 	areas, areaWords, areaCap int
@@ -245,7 +251,6 @@ func newLayout(c Config) (layout, error) {
 	l.lane = take(int(l.qmask) + 1)
 	l.urg = take(int(l.qmask) + 1)
 	l.kept = take(int(l.kmask) + 1)
-	l.led = take(c.QueueSlots)
 	l.rec = take(c.QueueSlots * recWords)
 	l.slotWords = at
 
@@ -254,9 +259,9 @@ func newLayout(c Config) (layout, error) {
 	l.cells = take(c.MaxBindings * cellWords)
 	l.journal = take(journalWords)
 	// The largest plans: an event for everybody with its UnbindEventsLost (each copy,
-	// twice the tree of bits, and up to 8 steps for each Ksock); a removal (each
-	// message may move); the moving in of all kept events; the events of R7.2.
-	l.areaCap = max(c.MaxBindings+c.MaxBindings/8+8*(c.MaxKsocks+1)+c.KeptEvents, 4*c.QueueSlots+c.KeptEvents+5*removeBatch, 6*min(c.QueueSlots, heldHalf)) + 64
+	// twice the tree of bits, and up to 8 steps for each Ksock) and the kept ones of
+	// one; a removal (up to 3 steps for each message in a queue); the events of R7.2.
+	l.areaCap = max(c.MaxBindings+c.MaxBindings/8+8*(c.MaxKsocks+1)+c.KeptEvents, 6*c.QueueSlots+3*(c.KeptEvents+1)) + 64
 	l.areaWords = (areaHead + 3*l.areaCap + 15) &^ 15
 	l.areas = take(2 * (c.MaxKsocks + 1) * l.areaWords)
 	l.units = int(c.ArenaBytes / unitBytes)

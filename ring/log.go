@@ -25,14 +25,15 @@ func (e entry) cmd() uint64 { return uint64(e.kind)<<60 | uint64(e.handle)<<32 |
 // outcome of an entry, as its plan decided it.
 type outcome struct {
 	code   uint8
-	handle int // kindCarve
+	handle int    // kindCarve
+	serial uint32 // a message's, if it was planned by its own sender
 }
 
 // Codes of outcomes: an errno, or one of these.
 const (
 	codeOK        = 0
 	codeUndecided = 0xff
-	codeAgain     = 0xfe // kindCarve: space was tidied, try again; kindControl: more to remove
+	codeAgain     = 0xfe // kindCarve: space was tidied, try again
 	codeNothing   = 0xfd // a Status that nobody waits for
 	codeFlush     = 0xfc // kindControl: a kindFlush must come first
 )
@@ -75,8 +76,9 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 		// SYNC E1 release: the plan.
 		if b.w[wCur].CompareAndSwap(a, mine) {
 			if d != nil {
-				d.tried = true
+				d.tried, d.gone = true, o.code == codeOK
 			}
+			o.serial = p.plan.last
 			return o, p.carryOut(mine)
 		}
 		try++
@@ -120,7 +122,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 		}
 		o := b.w[cmd+1].Load()
 		if code := uint8(o >> 28); o>>36 == op && code != codeUndecided {
-			return outcome{code, laneHandle(o)}, nil
+			return outcome{code: code, handle: laneHandle(o)}, nil
 		}
 		return outcome{}, corrupt("slot %d's entry has no outcome", p.slot)
 	}
@@ -235,7 +237,7 @@ func (p *party) carryOut(a uint64) error {
 
 // changing tells whether entries change a word of the header.
 func changing(at int) bool {
-	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID
+	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID || at >= wCarve && at < wCarve+carveClasses
 }
 
 // wake wakes the Ksock of a slot if it sleeps: every helper does, before cur

@@ -25,6 +25,8 @@ type planner struct {
 	steps      []shm.Word // the area's words for steps, three each
 	n          int
 	over       bool
+	own        bool   // the planner's own process appends the entry directly
+	last       uint32 // the last message's serial number
 	serial     uint64 // numbers used by the entry so far
 	m          view   // the message
 	asker      queueState
@@ -68,9 +70,10 @@ func (p *planner) end() {
 
 // entry plans e; own tells that the planner's own process appends it directly.
 func (p *planner) entry(e entry, own bool) (o outcome, err error) {
+	p.own = own
 	switch e.kind {
 	case kindMessage, kindStatus, kindCopy:
-		o.code, err = p.message(e, own)
+		o.code, err = p.message(e)
 	case kindControl:
 		o.code, err = p.control(e)
 	case kindFlush:
@@ -92,15 +95,17 @@ func (p *planner) entry(e entry, own bool) (o outcome, err error) {
 
 // number plans a message's serial number, if it still needs one, and tells it
 // (R2.2).
-func (p *planner) number(m *view, own bool) uint32 {
+func (p *planner) number(m *view) uint32 {
 	if m.opts&optHasID != 0 {
-		return uint32(m.serw)
+		p.last = uint32(m.serw)
+		return p.last
 	}
 	b := p.b
 	p.serial++
 	n := serialOf(b.w[wSerial].Load() + p.serial)
+	p.last = n
 	at := b.block(m.h) + mSerw
-	if own {
+	if p.own {
 		b.w[at].Put(m.serw&^0xffffffff | uint64(n)) // its sender's alone until the plan is out
 	} else {
 		p.set(at, m.serw&^0xffffffff, m.serw&^0xffffffff|uint64(n))
@@ -270,14 +275,14 @@ func (m *view) group(i int) (g group, err error) {
 }
 
 // message plans a user's message, or a Status, in the order of R3.8.
-func (p *planner) message(e entry, own bool) (uint8, error) {
+func (p *planner) message(e entry) (uint8, error) {
 	b, m := p.b, &p.m
 	err := b.read(m, e.handle)
 	if err != nil {
 		return 0, err
 	}
 	if m.kind == kindStatus {
-		return p.status(m, own)
+		return p.status(m)
 	}
 	request, reply := m.flags&WantReply != 0, m.reply != 0
 	urgent := m.flags&Urgent != 0
@@ -298,7 +303,7 @@ func (p *planner) message(e entry, own bool) (uint8, error) {
 			return uint8(unix.ENOLCK), nil
 		}
 	}
-	serial := p.number(m, own)
+	serial := p.number(m)
 	code := uint8(m.opts >> optCodeShift)
 	if reply && code == 0 {
 		if code, err = p.checkReply(m, e.from); err != nil {
@@ -431,7 +436,7 @@ func (p *planner) checkReply(m *view, from int) (uint8, error) {
 	if b.w[b.slot(slot)+sKid].Load() != uint64(kidOpen)<<32|uint64(m.to) {
 		return uint8(unix.EADDRNOTAVAIL), nil
 	}
-	l := b.w[b.slot(slot)+b.layout.led+idx].Load()
+	l := b.w[b.slot(slot)+b.rec+idx*recWords].Load()
 	if ledState(l) != ledOpen || ledVer(l) != ver {
 		return uint8(unix.ECONNREFUSED), nil
 	}
@@ -450,7 +455,7 @@ func (p *planner) owe(m *view, asker *queueState, serial uint32) error {
 	if idx > b.lmask {
 		return corrupt("ledger word %d", idx)
 	}
-	at := asker.s + b.layout.led + idx
+	at := asker.s + b.rec + idx*recWords
 	l := b.w[at].Load()
 	if ledState(l) != ledFree {
 		return corrupt("ledger word %d of slot %d is taken", idx, asker.slot)
@@ -467,7 +472,7 @@ func (p *planner) settle(m *view) {
 	b := p.b
 	slot, idx, ver := ledRefSplit(m.led)
 	s := b.slot(slot)
-	at := s + b.layout.led + idx
+	at := s + b.rec + idx*recWords
 	p.set(at, b.w[at].Load(), ledWord(ledFree, ver, 0))
 	o := b.w[s+sOwing].Load()
 	p.set(s+sOwing, o, o+1<<16-1)
@@ -475,7 +480,7 @@ func (p *planner) settle(m *view) {
 
 // status plans a Status (R5.7). It ignores the limit; none is made for an
 // answered Request, or for an asker that is gone.
-func (p *planner) status(m *view, own bool) (uint8, error) {
+func (p *planner) status(m *view) (uint8, error) {
 	b := p.b
 	slot, idx, ver := ledRefSplit(m.led)
 	if slot < 1 || slot > b.cfg.MaxKsocks {
@@ -489,15 +494,17 @@ func (p *planner) status(m *view, own bool) (uint8, error) {
 		if idx > b.lmask {
 			return 0, corrupt("ledger word %d", idx)
 		}
-		l := b.w[b.slot(slot)+b.layout.led+idx].Load()
+		l := b.w[b.slot(slot)+b.rec+idx*recWords].Load()
 		if ledState(l) == ledFree || ledVer(l) != ver {
 			return codeNothing, nil
 		}
 		p.settle(m)
 	}
-	p.number(m, own)
+	p.number(m)
 	p.serials()
 	if kid>>32 == kidClosing {
+		p.to = p.to[:0]
+		p.arm(m)
 		return codeOK, nil // R4.8: it uses an id, though nobody will read it
 	}
 	q, err := p.queue(slot)

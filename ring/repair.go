@@ -97,7 +97,7 @@ func (a *Admin) close(slot int) error {
 	// As asker it is gone now, and nobody reads its ledger any more.
 	owing := b.w[s+sOwing].Load()
 	for i, left := 0, owing&0xffff; i <= b.lmask && left > 0; i++ {
-		at := s + b.layout.led + i
+		at := s + b.rec + i*recWords
 		if w := b.w[at].Load(); ledState(w) != ledFree {
 			b.w[at].CompareAndSwap(w, ledWord(ledFree, ledVer(w)+1, 0))
 			left--
@@ -159,42 +159,6 @@ func (a *Admin) unread(slot int, id uint32) error {
 	})
 }
 
-// leftovers goes on with a predecessor's unbind that had removed only the first of
-// many messages from an open Ksock's queue: those that came by a binding which is
-// no more. The owner may be reading meanwhile; what is seen of a copy that is gone
-// does no harm, since nothing else comes by that binding.
-func (a *Admin) leftovers(slot int) error {
-	b, v := a.b, a.b.w[wVer].Load()
-	dead := map[int]bool{}
-	look := func(w uint64) error {
-		m, err := b.view(laneHandle(w))
-		if err != nil || laneIdx(w) >= m.copies {
-			return nil
-		}
-		c, err := m.copy(laneIdx(w))
-		if err != nil || copySlot(c) != slot || copyRole(c) == roleDirect || copyCell(c) >= b.cfg.MaxBindings {
-			return nil
-		}
-		if b.w[b.layout.cell(copyCell(c))+bDied].Load() <= v {
-			dead[copyCell(c)] = true
-		}
-		return nil
-	}
-	if err := a.queued(slot, look); err != nil {
-		return err
-	}
-	head, tail := b.w[b.slot(slot)+sKeptHead].Load(), b.w[b.slot(slot)+sKeptTail].Load()
-	for k := head; k != tail && tail-head <= b.kmask; k++ {
-		_ = look(b.w[b.slot(slot)+b.layout.kept+int(k&b.kmask)].Load())
-	}
-	for cell := range dead {
-		if err := a.apply(change{remove: 1<<32 | uint64(slot)<<16 | uint64(cell)}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // A debt is a Request on its asker's ledger.
 type debt struct {
 	slot, idx int
@@ -213,7 +177,7 @@ func (a *Admin) debts(state uint64, replier, order int) (l []debt) {
 		}
 		// All words: its owner may be asking more meanwhile, so it is no use to count.
 		for i := range b.lmask + 1 {
-			w := b.w[b.slot(s)+b.layout.led+i].Load()
+			w := b.w[b.slot(s)+b.rec+i*recWords].Load()
 			if ledState(w) == ledFree {
 				continue
 			}

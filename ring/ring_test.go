@@ -33,18 +33,24 @@ func newWorld(t testing.TB, c Config) *world {
 func newWorldIn(t testing.TB, c Config, mem *shm.Memory) *world {
 	t.Helper()
 	clear(mem.Bytes())
-	if err := Format(mem, c); err != nil {
+	w, err := worldIn(t, c, mem)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return w
+}
+
+// worldIn makes a world in memory that is all zeros.
+func worldIn(t testing.TB, c Config, mem *shm.Memory) (*world, error) {
+	if err := Format(mem, c); err != nil {
+		return nil, err
 	}
 	b, err := Attach(mem)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	a, err := b.Admin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &world{t, b, a}
+	return &world{t, b, a}, err
 }
 
 func (w *world) open(m Mode) *Client {

@@ -6,9 +6,9 @@ package ring
 const (
 	journalWords = 1024
 	heldWords    = 2048 // half for the sending side, half for the reading side
-	removeBatch  = 512  // messages that one entry removes at most
 
 	// spinBeforeHelp is how often a process looks at an entry in progress before
 	// it helps: about the time that its own process needs to finish it.
 	spinBeforeHelp = 40
+	looksPerSpin   = 8 // looks at a queue for each count of a caller's spin: about 20 ns
 )

@@ -6,6 +6,6 @@ package ring
 const (
 	journalWords   = 16
 	heldWords      = 16
-	removeBatch    = 2
 	spinBeforeHelp = 0
+	looksPerSpin   = 1
 )

@@ -125,7 +125,7 @@ func (b *Bus) owed() map[uint32]int {
 			continue
 		}
 		for i := range b.lmask + 1 {
-			w := b.w[b.slot(s)+b.layout.led+i].Load()
+			w := b.w[b.slot(s)+b.rec+i*recWords].Load()
 			rec := b.slot(s) + b.rec + i*recWords
 			read := b.w[rec+recRead].Load()
 			if ledState(w) == ledOpen && uint32(read) != 0 && read>>32 == ledVer(w) {

@@ -75,6 +75,28 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 // whenever it may go on. A read-only Ksock never is writable.
 func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
 
+// spin looks n times for something new in the queue, and tells whether it has
+// seen it, or a nudge. Between two PAUSEs it looks for longer than a hypervisor
+// takes for a loop of PAUSEs, or it would take the CPU away in the middle.
+func (c *Client) spin(n int) bool {
+	tail, sig := &c.b.w[c.s+sTail], &c.b.w[c.s+sSig]
+	t, s := tail.Load(), sig.Load()
+	for i := range n {
+		for range looksPerSpin {
+			if tail.Load() != t {
+				return true
+			}
+		}
+		if sig.Load() != s || c.closed.Load() {
+			return true
+		}
+		if i%8 == 0 {
+			shm.Pause(1)
+		}
+	}
+	return false
+}
+
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
 	var stop func() bool
@@ -85,19 +107,20 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		tail := b.w[c.s+sTail].Load()
-		for i := 0; i < spin; i++ {
-			if b.w[c.s+sTail].Load() != tail {
-				break
-			}
-			shm.Pause(1)
-		}
-		if b.w[c.s+sTail].Load() != tail {
+		if spin > 0 && c.spin(spin) {
 			continue
 		}
 		if stop == nil && ctx.Done() != nil {
-			stop = context.AfterFunc(ctx, c.nudge)
-			defer stop()
+			done := make(chan struct{})
+			stop = context.AfterFunc(ctx, func() {
+				c.Nudge()
+				close(done)
+			})
+			defer func() {
+				if !stop() {
+					<-done // the region may be unmapped once wait has returned
+				}
+			}()
 		}
 		room := c.mode == ReadWrite && c.Waiting()
 		s := sig.Load()

@@ -233,10 +233,8 @@ func (l *layout) wordName(i int) string {
 			return fmt.Sprintf("lane[%d]", k-l.lane)
 		case k < l.kept:
 			return fmt.Sprintf("urgent[%d]", k-l.urg)
-		case k < l.led:
-			return fmt.Sprintf("kept[%d]", k-l.kept)
 		case k < l.rec:
-			return fmt.Sprintf("ledger[%d]", k-l.led)
+			return fmt.Sprintf("kept[%d]", k-l.kept)
 		}
 		return fmt.Sprintf("record[%d]", k-l.rec)
 	}())
@@ -277,6 +275,9 @@ func (s *checkSim) judge() error {
 	if n := must(Attach(s.mem)).w[wNet].Load(); n != 0 {
 		return fmt.Errorf("%d nets", n)
 	}
+	if err := s.invariants(); err != nil {
+		return err
+	}
 	h := s.w.History()
 	var rest []string
 	var slots []int
@@ -316,6 +317,46 @@ func (s *checkSim) judge() error {
 		}
 		b.WriteString(j.why)
 		return fmt.Errorf("%s", strings.TrimRight(b.String(), "\n"))
+	}
+	return nil
+}
+
+// invariants looks at queues and blocks: what is queued has its bit, in a block
+// that is not free, and no queue is frozen, once the log is idle.
+func (s *checkSim) invariants() error {
+	b := must(Attach(s.mem))
+	var p party
+	p.init(b, 0, 1)
+	if _, err := p.idle(); err != nil {
+		return err
+	}
+	a := &Admin{b: b}
+	for i := range s.def.bus.cfg.MaxKsocks {
+		at := b.slot(i + 1)
+		if b.w[at+sKid].Load()>>32 != kidOpen {
+			continue
+		}
+		if readWord(b.w[at+sRead].Load()).frozen() {
+			return fmt.Errorf("the queue of slot %d is frozen, and nobody edits it", i+1)
+		}
+		if err := a.queued(i+1, func(w uint64) error {
+			head := b.w[b.block(laneHandle(w))+mHead].Load()
+			if laneIdx(w) < 16 && head>>laneIdx(w)&1 == 0 {
+				return fmt.Errorf("slot %d has copy %d of block %d in its queue, the block's head is %#x", i+1, laneIdx(w), laneHandle(w), head)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		owing := 0
+		for k := range b.lmask + 1 {
+			if ledState(b.w[at+b.rec+k*recWords].Load()) != ledFree {
+				owing++
+			}
+		}
+		if n := int(b.w[at+sOwing].Load() & 0xffff); n != owing {
+			return fmt.Errorf("slot %d: %d places held, %d Requests on the ledger", i+1, n, owing)
+		}
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func TestWrapsAgainstModel(t *testing.T) {
 		{"version of a ledger word", func(b *Bus) {
 			slots(b, func(s int) {
 				for i := range b.lmask + 1 {
-					b.w[s+b.layout.led+i].Store(ledWord(ledFree, 1<<30-2, 0))
+					b.w[s+b.rec+i*recWords].Store(ledWord(ledFree, 1<<30-2, 0))
 				}
 			})
 		}},

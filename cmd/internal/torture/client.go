@@ -707,7 +707,7 @@ func (a *actor) copies(origin uint64, h *ksock.Header) {
 		a.runs++
 		return
 	}
-	if a.run != 0 && int32(a.runSent-uint32(a.bindings/1000)) > 0 && !a.unsure {
+	if a.run != 0 && int32(a.runSent-uint32((a.bindings+skew)/1000)) > 0 && !a.unsure {
 		want := 0
 		for _, l := range a.listens {
 			if ring.Match(l, a.runName) {
