@@ -16,7 +16,8 @@ import (
 )
 
 func demoCommand() *cobra.Command {
-	return &cobra.Command{
+	limpets := false
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it all work, with no set-up",
 		Long: `Play the introduction to KBUS: Rosencrantz, Guildenstern, Falstaff and their
@@ -25,12 +26,19 @@ them is killed while others wait for its answers.
 
 It needs no supervisor and leaves nothing behind. It exits with 1 if anybody
 hears something else than they should.`,
-		Example: "  kbus demo",
-		Args:    cobra.NoArgs,
+		Example: `  kbus demo
+  kbus demo --limpet`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDemo(cmd.Context(), cmd.OutOrStdout())
+			play := (*demo).play
+			if limpets {
+				play = (*demo).bowls
+			}
+			return runDemo(cmd.Context(), cmd.OutOrStdout(), play)
 		},
 	}
+	cmd.Flags().BoolVar(&limpets, "limpet", false, "show two buses joined by a pair of Limpets instead")
+	return cmd
 }
 
 // demo is one performance. The first thing that goes wrong ends it: the
@@ -43,7 +51,7 @@ type demo struct {
 	err    error
 }
 
-func runDemo(ctx context.Context, out io.Writer) error {
+func runDemo(ctx context.Context, out io.Writer, play func(*demo)) error {
 	// Children are to die with the thread that started them (see start), so
 	// that one has to stay.
 	runtime.LockOSThread()
@@ -60,7 +68,7 @@ func runDemo(ctx context.Context, out io.Writer) error {
 	defer d.troupe.dismiss()
 	defer context.AfterFunc(ctx, d.troupe.kill)()
 
-	d.play()
+	play(d)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -95,17 +103,19 @@ func (d *demo) says(a *actor, format string, args ...any) {
 }
 
 // enter starts an actor's process, which opens a Ksock.
-func (d *demo) enter(name string, id uint32) *actor {
+func (d *demo) enter(name string, id uint32) *actor { return d.enterBus(name, 0, id) }
+
+func (d *demo) enterBus(name string, bus int, id uint32) *actor {
 	a := &actor{name: name}
 	if d.err != nil {
 		return a
 	}
-	if err := a.start(&d.troupe, d.exe, d.socket); err != nil {
+	if err := a.start(&d.troupe, d.exe, d.socket, bus); err != nil {
 		d.fail("start %s: %w", name, err)
 		return a
 	}
 	r := d.do(a, cue{Do: cueOpen})
-	d.says(a, "enters as process %d and opens bus 0: Ksock %d", a.pid(), r.Ksock)
+	d.says(a, "enters as process %d and opens bus %d: Ksock %d", a.pid(), bus, r.Ksock)
 	if r.Ksock != id {
 		d.fail("%s should be Ksock %d", name, id)
 	}

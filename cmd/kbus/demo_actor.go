@@ -43,6 +43,7 @@ const (
 	cueHear     = "hear"             // the next message, waiting for it
 	cueMore     = "more"             // the next message if there is one
 	cueAwait    = "await"            // a result at once, then Count messages
+	cueSees     = "sees"             // wait until somebody is Replier for Name
 )
 
 // result is what came of a cue.
@@ -180,6 +181,19 @@ func (p *player) act(ctx context.Context, c cue) (result, error) {
 		defer cancel()
 		m, err := p.k.Next(ctx)
 		return p.hear(m), err
+	case cueSees:
+		ctx, cancel := context.WithTimeout(ctx, hearTime)
+		defer cancel()
+		for {
+			if id, err := p.k.Replier(c.Name); err != nil || id != 0 {
+				return result{Ksock: id}, err
+			}
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ctx.Done():
+				return result{}, context.Cause(ctx)
+			}
+		}
 	case cueMore:
 		m, err := p.k.TryNext()
 		return p.hear(m), err
@@ -258,8 +272,8 @@ func (t *troupe) dismiss() {
 }
 
 // supervise starts the supervisor and waits until it is ready.
-func (t *troupe) supervise(exe, socket string) (pid int, err error) {
-	cmd := exec.Command(exe, "up", "--socket", socket)
+func (t *troupe) supervise(exe, socket string, args ...string) (pid int, err error) {
+	cmd := exec.Command(exe, append([]string{"up", "--socket", socket}, args...)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
@@ -282,8 +296,8 @@ type actor struct {
 	out  *json.Decoder
 }
 
-func (a *actor) start(t *troupe, exe, socket string) error {
-	a.cmd = exec.Command(exe, "demo-actor", "--socket", socket)
+func (a *actor) start(t *troupe, exe, socket string, bus int) error {
+	a.cmd = exec.Command(exe, "demo-actor", "--socket", socket, "--bus", fmt.Sprint(bus))
 	in, err := a.cmd.StdinPipe()
 	if err != nil {
 		return err

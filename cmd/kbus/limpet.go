@@ -330,4 +330,3 @@ func printLimpet(w io.Writer, k *ksockJSON) {
 		}
 	}
 }
-
