@@ -21,7 +21,6 @@ type checkCase struct {
 	bus       checkBus
 	run       func(w *check.World, s *checkSim)
 	die, stop []string // processes that may die, of which the supervisor is told, or stop for good
-	exhaust   bool     // explored to the end also without KBUS_CHECK_LIMIT
 }
 
 var (
@@ -57,8 +56,8 @@ func (s *checkSim) await(w *check.World, slot int) {
 
 var checkCases = []checkCase{
 	{
-		name: "two senders, one Listener", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		name: "two senders, one Listener",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
 			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
@@ -75,8 +74,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender, a Listener that sleeps", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		name: "a sender, a Listener that sleeps",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
 			w.Go("L", func() { s.await(w, 2); s.await(w, 2) })
@@ -96,8 +95,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "Request and Reply", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
+		name: "Request and Reply",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
 			w.Go("replier", func() { s.reply(2, 0) })
@@ -113,15 +112,23 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Request against two Repliers' succession", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}, {}}, cfg: Config{MaxBindings: 2}},
+		name: "a place held for an answer against another's message",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1, max: 1, binds: listener("$.A")}, {binds: replier}, {blocks: 1}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("asker", func() { s.send(1, request, "?") })
+			w.Go("B", func() { s.send(3, Header{Name: "$.A", Flags: AllOrFail}, "b") })
+		},
+	},
+	{
+		name: "a Request against two Repliers' succession",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}, {}}, cfg: Config{MaxBindings: 2}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?") })
 			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true); s.bind(s.admin, 3, "$.R", true) })
 		},
 	},
 	{
-		name: "ALL_OR_FAIL against a reader that makes room", exhaust: true,
+		name: "ALL_OR_FAIL against a reader that makes room",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -132,7 +139,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "ALL_OR_WAIT against a reader that makes room", exhaust: true,
+		name: "ALL_OR_WAIT against a reader that makes room",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -147,7 +154,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "ALL_OR_WAIT that sleeps until there is room", exhaust: true,
+		name: "ALL_OR_WAIT that sleeps until there is room",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -167,7 +174,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a waiting Request against its Replier's unbind", exhaust: true,
+		name: "a waiting Request against its Replier's unbind",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: replier}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.R", Flags: WantReply}, "first") },
@@ -194,7 +201,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "URGENT against a reader of two copies", exhaust: true,
+		name: "URGENT against a reader of two copies",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A", "$.*")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -208,8 +215,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a bind against a send", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}, {}}, cfg: Config{MaxBindings: 3}},
+		name: "a bind against a send",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}, {}}, cfg: Config{MaxBindings: 3}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
 			w.Go("supervisor", func() { s.bind(s.admin, 3, "$.A", false) })
@@ -243,7 +250,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Replier's unbind against its reading (Unbound)", exhaust: true,
+		name: "a Replier's unbind against its reading (Unbound)",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}}, cfg: Config{MaxBindings: 2},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -278,8 +285,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "the arena full: two senders, one block", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{}, {}, {binds: listener("$.A")}}, cfg: Config{ArenaBytes: 4 * unitBytes}},
+		name: "the arena full: two senders, one block",
+		bus:  checkBus{ksocks: []checkKsock{{}, {}, {binds: listener("$.A")}}, cfg: Config{ArenaBytes: 4 * unitBytes}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.sendMem(1, "a") })
 			w.Go("B", func() { s.sendMem(2, "b") })
@@ -287,7 +294,20 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "the smallest queue, round and round", exhaust: true,
+		name: "a block that goes to another sender at once",
+		bus: checkBus{
+			ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A")}, {blocks: 1}, {binds: listener("$.B")}},
+			cfg:    Config{ArenaBytes: 4 * unitBytes, MaxBindings: 2},
+			before: func(s *checkSim) { s.send(4, Header{Name: "$.B"}, "for good") },
+		},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendIfRoom(1, Header{Name: "$.A", Flags: Urgent}, "a") }) // claimed
+			w.Go("L", func() { s.take(3) })
+			w.Go("B", func() { s.sendIfRoom(2, Header{Name: "$.A"}, "b") })
+		},
+	},
+	{
+		name: "the smallest queue, round and round",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}, cfg: Config{QueueSlots: 2},
 			before: func(s *checkSim) {
@@ -307,15 +327,15 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a late helper: one sends, one sends twice", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}, cfg: Config{QueueSlots: 2}},
+		name: "a late helper: one sends, one sends twice",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}, cfg: Config{QueueSlots: 2}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
 			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b"); s.send(2, Header{Name: "$.A"}, "c") })
 		},
 	},
 	{
-		name: "a late helper of an unbind, and the block used again", exhaust: true,
+		name: "a late helper of an unbind, and the block used again",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A", "$.B")}}, cfg: Config{MaxBindings: 3},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.B"}, "first") },
@@ -327,23 +347,23 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a close against a send", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		name: "a close against a send",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
 			w.Go("supervisor", func() { s.reap(s.admin, 2) })
 		},
 	},
 	{
-		name: "a Replier's close against a Request", exhaust: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}}},
+		name: "a Replier's close against a Request",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?") })
 			w.Go("supervisor", func() { s.reap(s.admin, 2) })
 		},
 	},
 	{
-		name: "a sender dies, the supervisor cleans up", exhaust: true, die: []string{"A"},
+		name: "a sender dies, the supervisor cleans up", die: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -360,7 +380,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a reader dies against a send", exhaust: true, die: []string{"L"},
+		name: "a reader dies against a send", die: []string{"L"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}, before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") }},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("L", func() { s.take(2) })
@@ -369,7 +389,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Replier dies: GoneAway, Ignored or its Reply", exhaust: true, die: []string{"replier"},
+		name: "a Replier dies: GoneAway, Ignored or its Reply", die: []string{"replier"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -380,7 +400,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "an asker dies against the Reply", exhaust: true, die: []string{"asker"},
+		name: "an asker dies against the Reply", die: []string{"asker"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}},
 		},
@@ -411,7 +431,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender stops for good, a helper, a Listener that sleeps", exhaust: true, stop: []string{"A"},
+		name: "a sender stops for good, a helper, a Listener that sleeps", stop: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -427,7 +447,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "the supervisor dies while it binds, and another takes over", exhaust: true, die: []string{"supervisor"},
+		name: "the supervisor dies while it binds, and another takes over", die: []string{"supervisor"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}, cfg: Config{MaxBindings: 3}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("supervisor", func() { s.bind(s.admin, 2, "$.*", false) })
@@ -435,7 +455,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "the supervisor dies while it unbinds a Replier, and another takes over", exhaust: true, die: []string{"supervisor"},
+		name: "the supervisor dies while it unbinds a Replier, and another takes over", die: []string{"supervisor"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: replier}},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -446,7 +466,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "the supervisor dies while it reaps a Replier, and another takes over", exhaust: true, die: []string{"supervisor"},
+		name: "the supervisor dies while it reaps a Replier, and another takes over", die: []string{"supervisor"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: replier}},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??"); s.take(2) },
@@ -493,6 +513,21 @@ func (s *checkSim) sendMem(slot int, data string) {
 	}
 }
 
+// sendIfRoom is send, but for ENOMEM, which the model does not know.
+func (s *checkSim) sendIfRoom(slot int, h Header, data string) string {
+	got := ""
+	return s.do("send "+h.Name, once(func(m *model.Bus) string {
+		if got == unix.ErrnoName(unix.ENOMEM) {
+			return got
+		}
+		id, err := m.Send(uint32(slot), model.Message{Flags: h.Flags, Name: h.Name, Data: data})
+		return sent(MessageID(id), err)
+	}), func() string {
+		got = sent(s.k[slot].Send(&h, []byte(data)))
+		return got
+	})
+}
+
 // noLeaksAfter empties the queue of a slot's Ksock first.
 func (s *checkSim) noLeaksAfter(slot int) error {
 	for c := s.client(slot); drain(c) != "none"; {
@@ -507,16 +542,23 @@ func envInt(name string, otherwise int) int {
 	return otherwise
 }
 
-// TestCheckInterleavings explores the configurations: KBUS_CHECK_LIMIT
-// executions of each at most, 0 for all; by default all of the smaller ones.
+// TestCheckInterleavings explores the configurations to the end, or up to
+// KBUS_CHECK_LIMIT executions of each (0: to the end).
 func TestCheckInterleavings(t *testing.T) {
+	complete, executions, states := 0, 0, 0
 	for _, c := range checkCases {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true, Limit: envInt("KBUS_CHECK_LIMIT", 20000)}
 			d := c.bus.def()
-			check.Run(t, cfg, c.on(d))
+			r := check.Run(t, cfg, c.on(d))
+			if r.Complete {
+				complete++
+			}
+			executions += r.Executions
+			states += r.States
 		})
 	}
+	t.Logf("%d configurations, %d of them to the end: %d executions, %d states", len(checkCases), complete, executions, states)
 }
 
 func (c *checkCase) on(d *checkDef) func(w *check.World) {

@@ -28,11 +28,11 @@ type Options struct {
 	Duration time.Duration // of the kills; settling and measuring come on top
 	Clients  int           // processes at a time, 1 to 64
 	Seed     uint64        // of all that is random here; when things happen is not
-	// Kills and SupervisorKills are how many to aim at, a second; 0 is as the
-	// figures to reach want it: 180, and 1.8.
-	Kills, SupervisorKills float64
-	Rounds                 int       // of the measurement on the idle machine; negative: none
-	Progress               io.Writer // gets a line now and then
+	// How many to aim at, a second; negative: none, 0: as the figures to reach
+	// want it (200 clients killed, 25 stopped, 2.2 supervisors killed).
+	Kills, Stops, SupervisorKills float64
+	Rounds                        int       // of the measurement on the idle machine; negative: none, 0: 300
+	Progress                      io.Writer // gets a line now and then
 }
 
 // The bus that is tortured.
@@ -40,7 +40,6 @@ var busConfig = ring.Config{MaxKsocks: 256, ArenaBytes: 512 << 20}
 
 // Bounds of what is random.
 const (
-	stopEvery   = 40 * time.Millisecond // one client is stopped, on the average
 	stopMost    = 20 * time.Millisecond
 	hang        = 20 * time.Second // a client that stands still so long does not go on
 	quietFor    = 300 * time.Millisecond
@@ -137,11 +136,13 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if o.Clients < 1 || o.Clients > 64 {
 		return nil, fmt.Errorf("%d clients: possible are 1 to 64", o.Clients)
 	}
-	if o.Kills == 0 {
-		o.Kills = 180
-	}
-	if o.SupervisorKills == 0 {
-		o.SupervisorKills = 1.8
+	for _, x := range [...]struct {
+		rate  *float64
+		usual float64
+	}{{&o.Kills, 200}, {&o.Stops, 25}, {&o.SupervisorKills, 2.2}} {
+		if *x.rate == 0 {
+			*x.rate = x.usual
+		}
 	}
 	r := &run{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0)), books: newBooks(), ended: make(chan int, o.Clients), spawner: make(chan func())}
 	var err error
@@ -319,11 +320,7 @@ func (r *run) torture(ctx context.Context) error {
 	}
 	end := r.begin.Add(r.o.Duration)
 	warden := newWarden(r, end)
-	next := func(every float64) time.Time {
-		return time.Now().Add(time.Duration(r.rng.ExpFloat64() * every))
-	}
-	killEvery := float64(time.Second) / r.o.Kills
-	nextKill, nextStop := next(killEvery), next(float64(stopEvery))
+	kills, stops := r.clock(r.o.Kills), r.clock(r.o.Stops)
 	lastLook := time.Now()
 	progress := newProgress(r)
 	tick := time.NewTicker(time.Millisecond)
@@ -342,16 +339,11 @@ func (r *run) torture(ctx context.Context) error {
 		}
 		r.audit()
 		now := time.Now()
-		for i := 0; i < 8 && now.After(nextKill); i++ {
+		for range kills.due(now) {
 			r.kill(r.places[r.rng.IntN(len(r.places))])
-			nextKill = nextKill.Add(time.Duration(r.rng.ExpFloat64() * killEvery))
 		}
-		if now.Sub(nextKill) > time.Second {
-			nextKill = now
-		}
-		if now.After(nextStop) {
+		for range stops.due(now) {
 			r.pause(r.places[r.rng.IntN(len(r.places))])
-			nextStop = next(float64(stopEvery))
 		}
 		r.wakeUp(now)
 		if now.Sub(lastLook) > time.Second {
@@ -363,6 +355,29 @@ func (r *run) torture(ctx context.Context) error {
 	}
 	r.wakeUp(end.Add(time.Hour))
 	return warden.stop()
+}
+
+// A clock goes off at random moments.
+type clock struct {
+	rng   *rand.Rand
+	every float64 // on the average, in nanoseconds; negative: never
+	next  time.Time
+}
+
+func (r *run) clock(rate float64) *clock {
+	return &clock{r.rng, float64(time.Second) / rate, time.Now()}
+}
+
+// due tells how often it has gone off, at most so often that who was asleep for
+// long does not make up for it.
+func (c *clock) due(now time.Time) (n int) {
+	if c.every < 0 {
+		return 0
+	}
+	for ; now.After(c.next); n++ {
+		c.next = c.next.Add(time.Duration(c.rng.ExpFloat64() * c.every))
+	}
+	return min(n, 8)
 }
 
 // kill kills whoever is at p, if it has begun to do something.
@@ -595,6 +610,9 @@ func newWarden(r *run, end time.Time) *warden {
 	until := end.Add(-r.o.Duration / 8)
 	every := float64(time.Second) / r.o.SupervisorKills * 7 / 8
 	rng := rand.New(rand.NewPCG(r.o.Seed, 2))
+	if every < 0 {
+		until = time.Time{}
+	}
 	go func() { w.done <- w.work(ctx, until, every, rng) }()
 	return w
 }
