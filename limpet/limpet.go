@@ -49,7 +49,7 @@ type Stats struct {
 	Bus         int      `json:"bus"`
 	NetworkID   uint32   `json:"network_id"`
 	Name        string   `json:"name"`
-	Link        string   `json:"link"`  // what it connects to
+	Link        string   `json:"link"`  // where it connects or listens
 	State       string   `json:"state"` // "linked", or what is waited for
 	Peer        uint32   `json:"peer"`  // the other's network id; 0 while there is no link
 	Ksock       uint32   `json:"ksock"` // 0 while there is none
@@ -146,8 +146,8 @@ func pause(ctx context.Context, p *time.Duration) bool {
 // waits for whatever is not there yet: supervisor, bus, other Limpet. So it fails
 // only if the Limpet can't work at all.
 func (l *Limpet) Run(ctx context.Context) error {
-	l.log.Info("limpet begins", "bus", l.o.Bus, "network_id", l.o.NetworkID, "name", l.o.Name, "link", l.o.Connect.String())
-	defer func() { l.setState("ended"); l.log.Info("limpet ends", "bus", l.o.Bus, "network_id", l.o.NetworkID) }()
+	l.log.Info("begins", "bus", l.o.Bus, "network_id", l.o.NetworkID, "name", l.o.Name)
+	defer func() { l.setState("ended"); l.log.Info("ends", "bus", l.o.Bus, "network_id", l.o.NetworkID) }()
 	var p time.Duration
 	for n := 0; ctx.Err() == nil; n++ {
 		if n > 0 && !pause(ctx, &p) {
@@ -198,9 +198,9 @@ func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 // link makes a link and serves it.
 func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) error {
 	for told := false; ; {
-		l.setState("waiting for " + l.o.Connect.String())
+		l.setState("waiting for the other Limpet")
 		if !told {
-			l.log.Info("waiting for " + l.o.Connect.String())
+			l.log.Info("waiting for the other Limpet, " + l.o.Connect.String())
 			told = true
 		}
 		link, err := l.o.Connect.Connect(ctx)
@@ -215,7 +215,7 @@ func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) err
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		l.tell("connect", err, "waiting for "+l.o.Connect.String())
+		l.tell("connect", err, "waiting for the other Limpet")
 		if !pause(ctx, p) {
 			return context.Cause(ctx)
 		}

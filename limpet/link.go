@@ -25,7 +25,7 @@ type Connector interface {
 	// Connect waits for a link until ctx ends. Who listens has no pause to make
 	// between two calls that fail; who connects tries once in each.
 	Connect(ctx context.Context) (Link, error)
-	// String says what is waited for, as in "waiting for …".
+	// String says what it does, as in "connecting to …".
 	String() string
 }
 
@@ -57,7 +57,7 @@ type dialer struct {
 	tls  *tls.Config
 }
 
-func (d *dialer) String() string { return "a Limpet to listen at " + d.addr }
+func (d *dialer) String() string { return "connecting to " + d.addr }
 
 // connectTime bounds one attempt; a machine that is not there answers nothing.
 const connectTime = 5 * time.Second
@@ -122,8 +122,8 @@ func Listen(addr string, t *tls.Config) (*Listener, error) {
 // Addr is the address, with the port that was chosen if port 0 was asked for.
 func (l *Listener) Addr() string { return l.l.Addr().String() }
 
-// String says what is waited for.
-func (l *Listener) String() string { return "a Limpet to connect to " + l.Addr() }
+// String says where it listens.
+func (l *Listener) String() string { return "listening at " + l.Addr() }
 
 // Close ends the listening; links that were accepted stay.
 func (l *Listener) Close() error { return l.l.Close() }

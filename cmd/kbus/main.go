@@ -105,7 +105,7 @@ environment variable KBUS_SOCKET, else at a default path for this user.`,
 	root.AddCommand(
 		upCommand(), demoCommand(), actorCommand(),
 		sendCommand(), listenCommand(), requestCommand(), replyCommand(),
-		statCommand(), bindingsCommand(), errnoCommand(), traceCommand(), tortureCommand(), y4mCommand(), benchCommand(),
+		limpetCommand(), statCommand(), bindingsCommand(), errnoCommand(), traceCommand(), tortureCommand(), y4mCommand(), benchCommand(),
 	)
 	// Sub-commands with their own sub-commands, and kbus alone, show their help.
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"kbus.internal/ksock"
+	"kbus.internal/limpet"
 )
 
 // stats is what the supervisor tells about the bus that --bus names, or about
@@ -53,6 +54,8 @@ type ksockJSON struct {
 	Missed      uint64 `json:"missed"`
 	Outstanding uint32 `json:"outstanding"`
 	Unreplied   uint32 `json:"unreplied"`
+
+	Limpet *limpet.Stats `json:"limpet,omitempty"`
 }
 
 func statCommand() *cobra.Command {
@@ -69,7 +72,10 @@ For each Ksock: its id, process and command; UNREAD of at most MAX messages in
 its queue, and the BYTES that it keeps; the messages that it SENT, that it
 RECEIVED (read), and that it MISSED because it had no room; its own Requests
 that nobody has answered yet (ASKED), and the Requests that it has read and must
-answer (OWES). A read-only Ksock has an r behind its id.`,
+answer (OWES). A read-only Ksock has an r behind its id.
+
+For each Limpet of this user also its link and what has passed over it, the
+Requests that wait for answers from the other side, and the names that it proxies.`,
 		Example: `  kbus stat
   kbus stat --json | jq '.[].ksocks[] | select(.missed > 0)'`,
 		Args: cobra.NoArgs,
@@ -92,6 +98,7 @@ answer (OWES). A read-only Ksock has an r behind its id.`,
 				}
 				out = append(out, j)
 			}
+			addLimpets(out)
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), out)
 			}
@@ -129,6 +136,11 @@ func printStat(w io.Writer, buses []busJSON) error {
 		}
 		if err := t.Flush(); err != nil {
 			return err
+		}
+		for _, k := range b.Ksocks {
+			if k.Limpet != nil {
+				printLimpet(w, &k)
+			}
 		}
 	}
 	return nil
