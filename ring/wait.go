@@ -98,8 +98,25 @@ func (c *Client) spin(n int) bool {
 }
 
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
+	if ctx.Done() == nil {
+		return c.sleep(ctx, spin, ready)
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.Nudge()
+		close(done)
+	})
+	defer func() {
+		if !stop() {
+			<-done // the region may be unmapped once wait has returned
+		}
+	}()
+	return c.sleep(ctx, spin, ready)
+}
+
+// sleep is wait for a context whose end is a nudge.
+func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
-	var stop func() bool
 	for {
 		if ok, err := ready(); err != nil || ok {
 			return err
@@ -109,18 +126,6 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 		}
 		if spin > 0 && c.spin(spin) {
 			continue
-		}
-		if stop == nil && ctx.Done() != nil {
-			done := make(chan struct{})
-			stop = context.AfterFunc(ctx, func() {
-				c.Nudge()
-				close(done)
-			})
-			defer func() {
-				if !stop() {
-					<-done // the region may be unmapped once wait has returned
-				}
-			}()
 		}
 		room := c.mode == ReadWrite && c.Waiting()
 		s := sig.Load()

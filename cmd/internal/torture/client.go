@@ -118,6 +118,11 @@ func runClient(b *board, place int, socket string, seed uint64) error {
 		a := c.ksocks[c.rng.IntN(len(c.ksocks))]
 		a.step()
 	}
+	for _, a := range slices.Clone(c.ksocks) {
+		if a.readOnly { // it can't reply: a Status has to
+			a.close(false)
+		}
+	}
 	for b.phase() == phaseSettle {
 		beat.Add(1)
 		n := 0
@@ -798,9 +803,6 @@ func (a *actor) settle() int {
 		n++
 	}
 	for range len(a.owed) {
-		if a.readOnly {
-			break // Statuses will answer them
-		}
 		a.reply()
 		n++
 	}

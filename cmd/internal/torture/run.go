@@ -2,6 +2,7 @@ package torture
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -581,6 +583,20 @@ func (r *run) compare(ctx context.Context, before Inventory) error {
 		}
 	}
 	r.report.Before, r.report.After = before, after
+	// Nobody is there: it has nothing to do.
+	const while = 300 * time.Millisecond
+	busy, err := r.cpuTime()
+	if err != nil {
+		return err
+	}
+	time.Sleep(while)
+	later, err := r.cpuTime()
+	if err != nil {
+		return err
+	}
+	if busy = later - busy; busy > while/2 {
+		r.books.violation("the supervisor has used %v of CPU time in %v, and there was nothing to do", busy, while)
+	}
 	switch {
 	case after.Ksocks != 0:
 		r.books.violation("%d Ksocks are left on the bus though all processes have ended (R9.2)", after.Ksocks)
@@ -592,6 +608,21 @@ func (r *run) compare(ctx context.Context, before Inventory) error {
 		r.books.violation("the supervisor has %d threads, a new one had %d (R9.2)", after.Threads, before.Threads)
 	}
 	return nil
+}
+
+// cpuTime is what the supervisor has used so far.
+func (r *run) cpuTime() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.super.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/PID/stat says %q", text)
+	}
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
 // A warden kills the supervisor now and then, and starts the next.
