@@ -60,9 +60,6 @@ func (n *names) list() (proxied, both []string, later int) {
 func (n *names) event(ctx context.Context, e *ksock.BindEvent) {
 	n.doing.Lock()
 	defer n.doing.Unlock()
-	n.mu.Lock()
-	delete(n.later, e.Name)
-	n.mu.Unlock()
 	n.try(ctx, e.Name, e.Bound)
 }
 
@@ -80,7 +77,8 @@ func (n *names) try(ctx context.Context, name string, bound bool) {
 		n.set(name, 0)
 		return
 	case bound == (is == held):
-		return // nothing to change
+		n.set(name, is) // nothing to change
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, bindTime)
 	defer cancel()
@@ -98,7 +96,6 @@ func (n *names) try(ctx context.Context, name string, bound bool) {
 			n.set(name, taken)
 			n.say(err, "the name has a Replier on both sides: Requests from here go to the one here; unbind one of them", name)
 		case passing(err):
-			n.set(name, 0)
 			n.again(name, true)
 		default:
 			n.set(name, 0)
@@ -123,9 +120,11 @@ func passing(err error) bool {
 	return errors.Is(err, unix.EAGAIN) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ksock.ErrNoSupervisor)
 }
 
+// set notes how a name stands, with nothing left to be tried.
 func (n *names) set(name string, h holding) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	delete(n.later, name)
 	if h == 0 {
 		delete(n.is, name)
 	} else {
@@ -177,7 +176,6 @@ func (n *names) round(ctx context.Context) bool {
 		n.doing.Lock()
 		n.mu.Lock()
 		bound, still := n.later[name]
-		delete(n.later, name)
 		n.mu.Unlock()
 		if still {
 			n.try(ctx, name, bound)
