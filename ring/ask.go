@@ -11,9 +11,9 @@ func (c *Client) Outstanding(id MessageID) int {
 	if b.w[c.s+sOwing].Load()&0xffff == 0 {
 		return 0
 	}
-	// All words that were ever used: this Ksock may be asking more meanwhile, so it
+	// All that were ever used: this Ksock may be asking more meanwhile, so it
 	// is no use to count up to sOwing.
-	for i := range min(int(c.send.asked.Load()), b.lmask+1) {
+	for i := range b.asked(c.s) {
 		w := b.w[c.s+b.rec+i*recWords].Load()
 		if ledState(w) == ledFree {
 			continue
@@ -23,6 +23,11 @@ func (c *Client) Outstanding(id MessageID) int {
 		}
 	}
 	return n
+}
+
+// asked is the number of records of a slot's ledger that were ever used.
+func (b *Bus) asked(s int) int {
+	return int(min(b.w[s+sAsked].Load(), uint64(b.lmask+1)))
 }
 
 // WaitUntil waits, as WaitReadable does, until ready says so or fails. It asks

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"kbus.internal/shm"
 )
@@ -79,8 +78,6 @@ type party struct {
 	slot int
 	area int // 2*slot, or 2*slot+1 for the reading side
 	plan planner
-
-	asked atomic.Int64 // words of the ledger below this one have been used
 }
 
 func (p *party) init(b *Bus, slot, side int) {

@@ -201,8 +201,8 @@ func (d *draft) pickLedger(p *party) error {
 		}
 		ver := (ledVer(l) + 1) & (1<<30 - 1)
 		rec := s + b.rec + i*recWords
-		if int64(i) >= p.asked.Load() {
-			p.asked.Store(int64(i) + 1)
+		if b.w[s+sAsked].Load() <= uint64(i) {
+			b.w[s+sAsked].Put(uint64(i) + 1)
 		}
 		b.w[rec+recNetwork].Put(uint64(d.hdr.ID.Network))
 		b.w[rec+recReplier].Put(d.led)

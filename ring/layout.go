@@ -78,6 +78,7 @@ const (
 	sOut       = 49 // op[28] code[8] handle[28]: what became of it
 	sSent      = 50
 	sBytesSent = 51
+	sAsked     = 52 // records of the ledger below this one have been used
 	// the supervisor
 	sPid        = 64
 	sStart      = 65

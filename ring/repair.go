@@ -175,8 +175,9 @@ func (a *Admin) debts(state uint64, replier, order int) (l []debt) {
 		if b.w[b.slot(s)+sOwing].Load()&0xffff == 0 {
 			continue
 		}
-		// All words: its owner may be asking more meanwhile, so it is no use to count.
-		for i := range b.lmask + 1 {
+		// All that were ever used: its owner may be asking more meanwhile, so it is no
+		// use to count up to sOwing.
+		for i := range b.asked(b.slot(s)) {
 			w := b.w[b.slot(s)+b.rec+i*recWords].Load()
 			if ledState(w) == ledFree {
 				continue

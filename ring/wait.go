@@ -144,7 +144,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 		if err != nil {
 			return err
 		}
-		if sig.Load() == s && time.Since(start) >= netInterval {
+		if countNets && sig.Load() == s && time.Since(start) >= netInterval {
 			if ok, err := ready(); ok || err != nil {
 				b.w[wNet].Add(1)
 				return err

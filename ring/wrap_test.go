@@ -43,7 +43,11 @@ func TestWrapsAgainstModel(t *testing.T) {
 		{"lap of the normal lane", tail(lanes<<22 - 7)},
 		{"positions of the normal lane", tail(1<<64 - 7)},
 		{"positions of kept events", func(b *Bus) {
-			slots(b, func(s int) { b.w[s+sKeptTail].Store(1<<64 - 2); b.w[s+sKeptHead].Store(1<<64 - 2) })
+			slots(b, func(s int) {
+				b.w[s+sKeptTail].Store(1<<64 - 2)
+				b.w[s+sKeptHead].Store(1<<64 - 2)
+				b.w[s+sLosing].Store(1 << 63) // never lost: 0 would be a position now
+			})
 		}},
 		{"lap of kept events", func(b *Bus) {
 			slots(b, func(s int) { b.w[s+sKeptTail].Store(8<<22 - 2); b.w[s+sKeptHead].Store(8<<22 - 2) })

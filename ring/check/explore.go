@@ -3,6 +3,7 @@
 package check
 
 import (
+	"fmt"
 	"math/bits"
 )
 
@@ -75,7 +76,12 @@ func (x *explorer) pick(e *engine) choice {
 		x.stack[e.pos-1].step = 0
 	}
 	if int(e.pos) < x.replay {
-		return x.stack[e.pos].taken
+		c := x.stack[e.pos].taken
+		if s := e.procs[c.process()].status; s >= ended || s == asleep && c.kind() == run {
+			e.fail(fmt.Errorf("the same steps lead elsewhere: the test is not deterministic (%s)", e.statuses()))
+			return cut
+		}
+		return c
 	}
 	n := node{key: e.key(), enabled: e.enabled(), last: -1}
 	if e.pos > 0 {

@@ -425,10 +425,25 @@ func (b *books) answer(a, s *account, m *sent, r *record) {
 		}
 	case !from.gone():
 		b.violation("Ksock %d has %s from Ksock %d, which is not gone", a.life, busNames[r.name], r.from)
+	case r.name == busGoneAway && a.marked(q):
+		b.violation("Ksock %d has %s from Ksock %d for its Request %d, which that had read (R5.6)", a.life, busNames[r.name], r.from, q.seq)
+	case r.name == busIgnored && killed == 0:
+		// The reading of it may be in a journal that is read next time.
+		rec := *r
+		b.next = append(b.next, func() {
+			b.next = append(b.next, func() {
+				if q.seq != 0 && !a.marked(q) {
+					b.violation("Ksock %d has %s from Ksock %d for its Request %d, which that had not read (R5.6)", a.life, busNames[rec.name], rec.from, q.seq)
+				}
+			})
+		})
 	case killed != 0 && !from.closing:
 		b.statuses = append(b.statuses, time.Duration(r.at-killed))
 	}
 }
+
+// marked tells whether a Replier has read the Request.
+func (a *account) marked(q *asked) bool { return q.seq != 0 && a.msgs[q.seq-1].marked }
 
 func answerName(r *record) string {
 	if r.name == 0 {

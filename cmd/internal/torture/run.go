@@ -498,7 +498,8 @@ func (r *run) settle(ctx context.Context) error {
 		}
 	}
 	r.audit()
-	r.audit() // what is judged one time later
+	r.audit() // what is judged later
+	r.audit()
 	return nil
 }
 

@@ -278,6 +278,20 @@ func TestBooks(t *testing.T) {
 			h.sends(1, 1, request, 1, 0)
 			h.status(1, busGoneAway, 102, 2, 1)
 		}},
+		{"GoneAway for what was read", "which that had read", func(h *history) {
+			h.sends(1, 1, request, 1, 0)
+			r := message(2, 1, 1, 1)
+			r.flags = ring.WantReply | ring.MustReply
+			h.read(r)
+			h.send(record{kind: recClosing, life: 2})
+			h.status(1, busGoneAway, 102, 2, 1)
+		}},
+		{"Ignored for what was not read", "which that had not read", func(h *history) {
+			h.sends(1, 1, request, 1, 0)
+			h.send(record{kind: recClosing, life: 2})
+			h.status(1, busIgnored, 102, 2, 1)
+			h.sends(1, 2, announcement, 3, 0)
+		}},
 		{"Unbound without an unbind", "did not unbind", func(h *history) {
 			h.sends(1, 1, request, 1, 0)
 			h.status(1, busUnbound, 102, 2, 1)
