@@ -160,6 +160,11 @@ func (s *session) pass(b *batch, v ksock.View) error {
 			return nil
 		}
 		data = appendEvent(nil, &e)
+		if e.Bound {
+			s.told[e.Name] = true
+		} else {
+			delete(s.told, e.Name)
+		}
 	case h.ID.Network == s.peer.Load():
 		v.Release()
 		return nil
@@ -181,7 +186,30 @@ func (s *session) pass(b *batch, v ksock.View) error {
 		h.InReplyTo.Network = l.o.NetworkID
 	}
 	l.debug("to link", &h, data)
+	lost := h.Name == ksock.UnbindEventsLost && h.From == 0
 	b.add(&h, data, v)
+	if lost {
+		return s.tellLost(b)
+	}
+	return nil
+}
+
+// tellLost tells the other side of unbindings whose events this Limpet has missed
+// (R7.4): it would go on as proxy for names that nobody replies to.
+func (s *session) tellLost(b *batch) error {
+	for name := range s.told {
+		id, err := s.k.Replier(name)
+		if err != nil {
+			return err
+		}
+		if id != 0 && id != s.k.ID() {
+			continue
+		}
+		delete(s.told, name)
+		e := ksock.BindEvent{Name: name}
+		h := ksock.Header{Name: ksock.ReplierBindEvent, OrigFrom: ksock.EndPoint{Network: s.l.o.NetworkID}, Flags: ksock.Synthetic | ksock.AllOrFail}
+		b.add(&h, appendEvent(nil, &e), ksock.View{})
+	}
 	return nil
 }
 

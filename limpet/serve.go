@@ -30,6 +30,8 @@ type session struct {
 	ctx  context.Context
 	stop context.CancelCauseFunc // the first cause is why it ended
 
+	told map[string]bool // names that the other side was told to be bound here; fromBus's own
+
 	wmu sync.Mutex // the link's writing end
 	answers
 
@@ -45,7 +47,7 @@ type session struct {
 // (ErrTerminated). k is a Ksock that nothing was done with yet. Both are closed when
 // it returns; the error says why (it is never nil).
 func (l *Limpet) Serve(ctx context.Context, k *ksock.Ksock, link Link) error {
-	s := &session{l: l, k: k, link: link}
+	s := &session{l: l, k: k, link: link, told: map[string]bool{}}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
 	s.d = newDecoder(counted{s}, l.o.MaxData)
 	s.names.init(k, func(err error, what, name string) {

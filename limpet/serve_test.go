@@ -1,6 +1,7 @@
 package limpet_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -11,6 +12,7 @@ import (
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -41,7 +43,7 @@ type bench struct {
 func newBench(t *testing.T, o limpet.Options) *bench {
 	t.Helper()
 	s := newStage(t, 1)
-	sup, err := supervisor.Start(supervisor.Options{Socket: s.sups[0].Socket, Bus: ring.Config{MaxKsocks: 16, ArenaBytes: 16 << 20, MaxMessageSize: 2 << 20}})
+	sup, err := supervisor.Start(supervisor.Options{Socket: s.sups[0].Socket, Bus: ring.Config{MaxKsocks: 16, KeptEvents: 5, ArenaBytes: 16 << 20, MaxMessageSize: 2 << 20}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,6 +299,57 @@ func TestOwnRequest(t *testing.T) {
 	b.in(q, nil)
 	b.want(frame(ksock.Header{InReplyTo: q.ID, To: 3, Name: ksock.StatusGoneAway}, nil))
 	b.idle()
+}
+
+// R7.4: a Limpet that misses unbindings, its link being too slow, makes up for them.
+func TestLostEvents(t *testing.T) {
+	b := newBench(t, limpet.Options{MaxMessages: 20}).greet()
+	r := b.open(0)
+	const names = 30 // more than its queue and what is kept aside for it
+	for i := range names {
+		r.bind(fmt.Sprintf("$.Far.N%d", i), ksock.Replier)
+		b.settle()
+	}
+	a := b.open(0)
+	for { // until the link takes nothing more, and the queue is full
+		stats, err := ksock.Stats(b.ctx, b.sups[0].Socket, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k := stats[0].Ksocks[0]; k.Missed > 0 && k.Unread == 20 {
+			break
+		}
+		a.send(ksock.Announce("$.Loud", make([]byte, 2000)))
+	}
+	r.Close()
+	a.send(ksock.Announce("$.Last", nil)) // missed, or the last; the events come before
+	// Read all that comes, as the other Limpet would.
+	bound, lost := map[string]bool{}, false
+	in := bufio.NewReader(b.peer)
+	for seen := 0; len(bound) > 0 || seen == 0; {
+		head := make([]byte, 64)
+		b.peer.SetReadDeadline(time.Now().Add(time.Minute))
+		if _, err := io.ReadFull(in, head); err != nil {
+			t.Fatalf("%d names stay bound, events lost %v: %v", len(bound), lost, err)
+		}
+		word := func(b []byte, i int) int { return int(binary.BigEndian.Uint32(b[4*i:])) }
+		name, data := make([]byte, 4*((word(head, 13)+4)/4)), make([]byte, 4*((word(head, 14)+3)/4)+4)
+		io.ReadFull(in, name)
+		io.ReadFull(in, data)
+		switch string(bytes.TrimRight(name, "\x00")) {
+		case ksock.UnbindEventsLost:
+			lost = true
+		case ksock.ReplierBindEvent:
+			n := string(data[12:][:word(data, 2)])
+			if delete(bound, n); word(data, 0) == 1 {
+				bound[n] = true
+				seen++
+			}
+		}
+	}
+	if !lost {
+		t.Error("no event was lost")
+	}
 }
 
 // TLS: both sides prove who they are, or there is no link.
