@@ -82,36 +82,52 @@ func newDecoder(r io.Reader, maxData uint32) *decoder {
 
 // greeting reads the other side's network id.
 func (d *decoder) greeting() (network uint32, err error) {
-	b, err := d.r.Peek(greetingSize)
-	if err != nil {
-		if len(b) > 0 {
-			err = cut(err)
+	b, err := d.begins(greetingSize, func(word uint32) error {
+		if word == greetingWord {
+			return nil
 		}
+		return malformed("greeting", "is %q, not \"HELO\": the other side is no Limpet", binary.BigEndian.AppendUint32(nil, word))
+	})
+	if err != nil {
 		return 0, err
 	}
-	word := binary.BigEndian.Uint32(b)
 	network = binary.BigEndian.Uint32(b[4:])
-	if word != greetingWord {
-		return 0, malformed("greeting", "is %q, not \"HELO\": the other side is no Limpet", b[:4])
-	}
 	_, err = d.r.Discard(greetingSize)
 	return network, err
 }
 
+// begins reads n bytes, of which the first four have to be right before any more
+// are waited for.
+func (d *decoder) begins(n int, right func(word uint32) error) ([]byte, error) {
+	b, err := d.r.Peek(4)
+	if err == nil {
+		if err := right(binary.BigEndian.Uint32(b)); err != nil {
+			return nil, err
+		}
+		b, err = d.r.Peek(n)
+	}
+	if err != nil && len(b) > 0 {
+		err = cut(err)
+	}
+	return b, err
+}
+
+func checkStart(word uint32) error {
+	if word != startGuard {
+		return malformed("the guard before the header", "is %#08x, not %#08x", word, uint32(startGuard))
+	}
+	return nil
+}
+
 // head reads a frame up to its data, of which data bytes follow.
 func (d *decoder) head() (h ksock.Header, data int, err error) {
-	b, err := d.r.Peek(headSize)
+	b, err := d.begins(headSize, checkStart)
 	if err != nil {
-		if len(b) > 0 {
-			err = cut(err)
-		}
 		return h, 0, err
 	}
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(b[4*i:]) }
 	nameLen, dataLen := word(13), word(14)
 	switch {
-	case word(0) != startGuard:
-		return h, 0, malformed("the guard before the header", "is %#08x, not %#08x", word(0), uint32(startGuard))
 	case nameLen == 0 || nameLen > MaxName:
 		return h, 0, malformed("the name's length", "is %d, not 1 to %d", nameLen, MaxName)
 	case dataLen > d.maxData:

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -148,7 +149,7 @@ func TestGreetings(t *testing.T) {
 	for greeting, why := range map[string]string{
 		"HELO\x00\x00\x00\x01": "network id 1, which is this Limpet's own",
 		"HELO\x00\x00\x00\x00": "network id 0",
-		"GET / HT":             `"GET "`,
+		"GET ":                 `"GET "`,
 	} {
 		b := newBench(t, limpet.Options{})
 		b.write([]byte(greeting))
@@ -299,6 +300,38 @@ func TestOwnRequest(t *testing.T) {
 	b.in(q, nil)
 	b.want(frame(ksock.Header{InReplyTo: q.ID, To: 3, Name: ksock.StatusGoneAway}, nil))
 	b.idle()
+}
+
+// What an operator should know is told once, and stays to be seen.
+func TestToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	b := newBench(t, limpet.Options{Name: "$.Pass", Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}).greet()
+	b.open(0).bind("$.A", ksock.Replier)
+	b.settle()
+	for range 3 {
+		b.in(bindEvent(true, "$.A"))
+		if s := b.l.Stats(); len(s.NamesTaken) != 1 || s.NamesTaken[0] != "$.A" || len(s.Proxied) != 0 {
+			t.Errorf("%+v", s)
+		}
+		b.in(bindEvent(false, "$.A"))
+		if s := b.l.Stats(); len(s.NamesTaken) != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	for i := range 3 {
+		b.in(ksock.Header{ID: ksock.MessageID{Network: 1, Serial: uint32(i)}, Name: "$.Round"}, nil)
+	}
+	b.write([]byte("no frame"))
+	err := <-b.ended
+	var bad *limpet.FrameError
+	if !errors.As(err, &bad) || bad.Field != "the guard before the header" {
+		t.Errorf("ended by %v", err)
+	}
+	for what, times := range map[string]int{"a Replier on both sides": 1, "had been here before": 1} {
+		if n := strings.Count(log.String(), what); n != times {
+			t.Errorf("%q was told %d times:\n%s", what, n, &log)
+		}
+	}
 }
 
 // R7.4: a Limpet that misses unbindings, its link being too slow, makes up for them.
