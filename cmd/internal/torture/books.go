@@ -76,6 +76,7 @@ type account struct {
 	life, ksock uint32
 	process     *life
 	closing     bool // in order
+	kept        bool // closed, perhaps with messages that a Call had taken from the queue
 	unbinds     bool // a Replier's binding of it went
 	ended       int64
 	msgs        []sent
@@ -192,7 +193,7 @@ func (b *books) send(p *life, r *record) {
 	case recUnbind:
 		a.unbinds = true
 	case recClosing:
-		a.closing = true
+		a.closing, a.kept = true, r.code == 1
 	case recDropped:
 		a.ask(r.id).dropped = true
 	case recWrong:
@@ -427,7 +428,7 @@ func (b *books) answer(a, s *account, m *sent, r *record) {
 		b.violation("Ksock %d has %s from Ksock %d, which is not gone", a.life, busNames[r.name], r.from)
 	case r.name == busGoneAway && a.marked(q):
 		b.violation("Ksock %d has %s from Ksock %d for its Request %d, which that had read (R5.6)", a.life, busNames[r.name], r.from, q.seq)
-	case r.name == busIgnored && killed == 0:
+	case r.name == busIgnored && killed == 0 && !from.kept:
 		// The reading of it may be in a journal that is read next time.
 		rec := *r
 		b.next = append(b.next, func() {

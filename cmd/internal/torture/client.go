@@ -834,7 +834,11 @@ func (a *actor) close(last bool) {
 			c.put(c.read, r)
 		}
 	}
-	c.put(c.sent, record{kind: recClosing, life: a.life})
+	closing := record{kind: recClosing, life: a.life}
+	if a.called {
+		closing.code = 1
+	}
+	c.put(c.sent, closing)
 	keep := a.views
 	if len(keep) > 0 && c.chance(2) { // in use beyond the end
 		if err := a.k.Close(); err != nil {

@@ -105,7 +105,7 @@ const (
 	recOutcome            // seq, code; id
 	recLater              // seq, code: the end of a message that waited
 	recUnbind             // a Replier's binding is about to go
-	recClosing            // the Ksock is about to be closed
+	recClosing            // the Ksock is about to be closed; code 1: a Call may have taken messages that nobody got
 	recDropped            // seq: nobody waits for this Request's answer any more
 	recWrong              // code: one of wrongs; reply: more about it
 	// and of the reading journal:
