@@ -122,7 +122,7 @@ func newStage(t *testing.T, buses int) *stage {
 		os.RemoveAll(dir)
 	})
 	// A watchdog for what hangs, not a bound on what is slow.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	s := &stage{T: t, dir: dir, ctx: ctx, log: log}
 	for i := range buses {
