@@ -250,5 +250,3 @@ func appendEvent(b []byte, e *ksock.BindEvent) []byte {
 	var zeros [4]byte
 	return append(b, zeros[:namePadded(len(e.Name))-len(e.Name)]...)
 }
-
-func eventSize(e *ksock.BindEvent) int { return 12 + namePadded(len(e.Name)) }

@@ -41,7 +41,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// ErrTerminated: the message at which the Limpet should end has come (R8.11).
+// ErrTerminated says that the message at which the Limpet should end has come (R8.11).
 var ErrTerminated = errors.New("limpet: told to end")
 
 // Stats is what a Limpet has done since it was started, and how it stands.

@@ -61,7 +61,7 @@ func (p *part) run() error {
 		<-ctx.Done()
 		return s.Close()
 	}
-	var level slog.Level = slog.LevelWarn
+	level := slog.LevelWarn
 	if os.Getenv("LIMPET_TEST_DEBUG") != "" {
 		level = slog.LevelDebug
 	}
@@ -203,13 +203,6 @@ func (a *actor) bind(name string, r ksock.Role) *actor {
 		a.s.Fatal(err)
 	}
 	return a
-}
-
-func (a *actor) unbind(name string, r ksock.Role) {
-	a.s.Helper()
-	if err := a.Unbind(a.s.ctx, name, r); err != nil {
-		a.s.Fatal(err)
-	}
 }
 
 func (a *actor) send(m *ksock.Message) ksock.MessageID {

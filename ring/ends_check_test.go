@@ -37,15 +37,14 @@ func (o op) String() string {
 
 // A ksock is one simulated process with one Ksock.
 type simKsock struct {
-	b     *Bus
-	c     *Client
-	slot  int
-	id    uint32
-	gone  bool // closed, dead or stopped
-	loan  *Loan
-	held  []*Message
-	owed  []answerable
-	pends bool
+	b    *Bus
+	c    *Client
+	slot int
+	id   uint32
+	gone bool // closed, dead or stopped
+	loan *Loan
+	held []*Message
+	owed []answerable
 }
 
 // A endWorld is a bus, its processes, and the models of all that may have

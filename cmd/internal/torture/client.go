@@ -56,7 +56,6 @@ type client struct {
 	sent, read *journal
 	ksocks     []*actor
 	names      struct{ announce, request, reply []string }
-	sum        [8]byte
 }
 
 // An actor is one Ksock of a client.
