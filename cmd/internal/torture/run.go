@@ -44,7 +44,6 @@ var busConfig = ring.Config{MaxKsocks: 256, ArenaBytes: 512 << 20}
 const (
 	stopMost    = 20 * time.Millisecond
 	hang        = 20 * time.Second // a client that stands still so long does not go on
-	quietFor    = 300 * time.Millisecond
 	settleMost  = 60 * time.Second
 	threadsMore = 16 // that a Go program may keep after a busy time; 20000 leaks are more
 )
@@ -112,6 +111,8 @@ type run struct {
 	places  []*place
 	spawner chan func()
 	begin   time.Time
+
+	rest string // what is left to do at the end
 
 	report *Report
 	super  *exec.Cmd
@@ -222,8 +223,8 @@ func (r *run) clear() {
 		}
 	}
 	for _, p := range r.places {
-		if p.cmd != nil {
-			r.awaitEnd()
+		for p.cmd != nil {
+			r.bury(r.places[<-r.ended])
 		}
 	}
 	r.killSupervisor()
@@ -430,11 +431,6 @@ func (r *run) bury(p *place) {
 	p.cmd = nil
 }
 
-func (r *run) awaitEnd() {
-	n := <-r.ended
-	r.bury(r.places[n])
-}
-
 // look finds clients that stand still.
 func (r *run) look(now time.Time) {
 	for _, p := range r.places {
@@ -452,10 +448,13 @@ func (r *run) look(now time.Time) {
 // settle lets all come to rest, and end in order.
 func (r *run) settle(ctx context.Context) error {
 	r.board.w[bPhase].Store(phaseSettle)
-	sum, since, limit := uint64(0), time.Now(), time.Now().Add(settleMost)
+	limit, look := time.Now().Add(settleMost), time.Now()
+	for _, p := range r.places {
+		p.head, p.beat = r.heads(p), r.board.beat(p.n).Load()
+	}
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for time.Since(since) < quietFor {
+	for calm := false; !calm; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -471,15 +470,17 @@ func (r *run) settle(ctx context.Context) error {
 		case <-tick.C:
 		}
 		r.audit()
-		s := uint64(0)
-		for _, p := range r.places {
-			s += r.heads(p)
+		now := time.Now()
+		if now.Sub(look) < 100*time.Millisecond {
+			continue
 		}
-		if s != sum {
-			sum, since = s, time.Now()
+		look = now
+		var err error
+		if calm, err = r.calm(ctx); err != nil {
+			return err
 		}
-		if time.Now().After(limit) {
-			r.books.violation("after %v without anything new to do the clients are still busy", settleMost)
+		if now.After(limit) {
+			r.books.violation("after %v in which nothing new was begun it is not over%s", settleMost, r.rest)
 			break
 		}
 	}
@@ -501,6 +502,36 @@ func (r *run) settle(ctx context.Context) error {
 	r.audit() // what is judged later
 	r.audit()
 	return nil
+}
+
+// calm tells whether all have been round some times since the last look, nobody
+// had anything to do, nothing is unread, and no Request is open.
+func (r *run) calm(ctx context.Context) (bool, error) {
+	calm := true
+	for _, p := range r.places {
+		heads, beat := r.heads(p), r.board.beat(p.n).Load()
+		if p.cmd != nil && (heads != p.head || beat < p.beat+3) {
+			calm = false
+		}
+		if heads != p.head || beat >= p.beat+3 {
+			p.head, p.beat = heads, beat
+		}
+	}
+	if !calm {
+		return false, nil
+	}
+	st, err := ksock.Stats(ctx, r.socket, 0)
+	if err != nil {
+		return false, err
+	}
+	r.rest = ""
+	for _, k := range st[0].Ksocks {
+		if k.Unread+k.Outstanding > 0 {
+			r.rest += fmt.Sprintf("; Ksock %d of process %d has %d unread and %d Requests open, is to reply to %d",
+				k.Ksock, k.PID, k.Unread, k.Outstanding, k.Unreplied)
+		}
+	}
+	return r.rest == "", nil
 }
 
 // An Inventory is what a bus and its supervisor hold.
