@@ -48,7 +48,7 @@ func (s *Supervisor) takeOver(stored map[int]*os.File) error {
 		if err := s.state.add(st); err != nil {
 			return err
 		}
-		if err := b.regain(f); err != nil {
+		if err := b.takeBack(f); err != nil {
 			return fmt.Errorf("take over bus %d: %w", n, err)
 		}
 		s.publish(b)
@@ -109,7 +109,7 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 // regained makes the region of f the bus's and puts the bus in the table; if
 // the region is no good, the bus is broken until nobody holds it any more.
 func (s *Supervisor) regained(b *bus, f *os.File) bool {
-	if b.broken = b.regain(f); b.broken != nil {
+	if b.broken = b.takeBack(f); b.broken != nil {
 		s.log.Error("bus is not taken over", "bus", b.number, "err", b.broken)
 		return false
 	}
@@ -117,9 +117,18 @@ func (s *Supervisor) regained(b *bus, f *os.File) bool {
 	return true
 }
 
+// takeBack regains the region of a bus that is not in the table yet. All the same
+// it needs the lock: processes of Ksocks that were adopted may end meanwhile,
+// and then their goroutines close them.
+func (b *bus) takeBack(f *os.File) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.regain(f)
+}
+
 // regain makes the region of f the bus's, and its Ksocks orphans until they
 // come back; those whose processes have ended are closed (R4.8). The caller
-// has b.mu or b alone, and has checked that f is the region meant.
+// has b.mu, and has checked that f is the region meant.
 func (b *bus) regain(f *os.File) error {
 	mem, err := shm.Map(f)
 	if err != nil {
