@@ -149,14 +149,22 @@ func (l *Link) keep() {
 			return
 		}
 		l.set(nil)
-		c, err = l.reattach()
-		if err != nil || !l.set(c) {
-			if err == nil {
-				c.Close() // the Ksock was closed while no supervisor was there to be told
-				err = os.ErrClosed
+		for {
+			if c, err = l.reattach(); err != nil {
+				l.end(err)
+				return
 			}
-			l.end(err)
-			return
+			if l.set(c) {
+				break
+			}
+			// The Ksock was closed while no supervisor was there to be told. The next
+			// one may be killed, too, before it has done it.
+			_, _, err = c.Call(l.ctx, &Request{Op: OpClose, Value: 1}, nil)
+			c.Close()
+			if !errors.Is(err, ErrLost) {
+				l.end(os.ErrClosed)
+				return
+			}
 		}
 	}
 }

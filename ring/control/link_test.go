@@ -294,7 +294,7 @@ func TestReattachRefused(t *testing.T) {
 }
 
 // Close tells the supervisor that the region is let go of; without a
-// supervisor the next one is told by the end of the connection.
+// supervisor the next one that answers is told (R9.4).
 func TestLinkClose(t *testing.T) {
 	shmtest.CheckFiles(t)
 	f := newFake(t)
@@ -317,7 +317,13 @@ func TestLinkClose(t *testing.T) {
 		t.Error(err)
 	}
 	f.listen()
+	// The next supervisor, too, dies before it has done it; the one after does it.
 	f.expect(OpReattach, false)
+	f.expect(OpClose, true)
+	f.expect(OpReattach, false)
+	if r := f.expect(OpClose, false); r.Value != 1 {
+		t.Errorf("%+v", r)
+	}
 	if _, _, err := f.c.Receive(t.Context(), make([]byte, MaxRequest)); err == nil {
 		t.Error("a closed Ksock goes on asking")
 	}
