@@ -22,7 +22,7 @@
 // up years late changes nothing. The traps that a naive version falls into are
 // marked T1 to T13 where the code avoids them:
 //
-//	T1   the block of an entry is its sender's until the entry is over (draft.drop)
+//	T1   a block that others may plan from is its sender's until the entry is over (draft.drop)
 //	T2   a plan is checked after it is read, before it is used (carryOut)
 //	T3   bits before copies, and once for each generation (arm)
 //	T4   only the previous lap's copy is replaced (deliver)
@@ -46,7 +46,8 @@
 // block's list of recipients. The reader pops by one compare-and-swap of sRead.
 // An entry that must change what is queued (an unbind, an urgent message)
 // freezes the queue first; a reader that meets a frozen queue helps the entry.
-// Room is judged once for each recipient, by tail, sRead, owing and limit.
+// Room is judged once for each recipient, by tail, sRead, owing and limit: at one
+// instant each, not at one for all (R6.1 asks for no more).
 //
 // # Requests
 //
