@@ -183,7 +183,7 @@ func (c *client) open() {
 	c.put(c.sent, record{kind: recOpened, life: a.life, id: uint64(k.ID())})
 	c.ksocks = append(c.ksocks, a)
 	a.asks = !readOnly && !c.chance(4)
-	chain := c.chance(2)
+	chain := !c.chance(3)
 	most := []uint32{10, 100, 1000, 4096}[c.rng.IntN(4)]
 	all := !a.asks && c.chance(6)
 	if chain || all {
@@ -195,8 +195,8 @@ func (c *client) open() {
 	if c.chance(4) {
 		a.switchOnce(ctx)
 	}
-	for range c.rng.IntN(4) {
-		a.bind(ctx, pick(c, []string{pick(c, c.names.announce), pick(c, c.names.announce), "$.T.%", "$.T.*"}), ksock.Listener)
+	for range 1 + c.rng.IntN(4) {
+		a.bind(ctx, pick(c, []string{pick(c, c.names.announce), "$.T.%", "$.T.*"}), ksock.Listener)
 	}
 	switch {
 	case all:

@@ -343,7 +343,11 @@ func (r *run) torture(ctx context.Context) error {
 		r.audit()
 		now := time.Now()
 		for range kills.due(now) {
-			r.kill(r.places[r.rng.IntN(len(r.places))])
+			for range len(r.places) { // until one can be killed
+				if r.kill(r.places[r.rng.IntN(len(r.places))]) {
+					break
+				}
+			}
 		}
 		for range stops.due(now) {
 			r.pause(r.places[r.rng.IntN(len(r.places))])
@@ -383,16 +387,18 @@ func (c *clock) due(now time.Time) (n int) {
 	return min(n, 8)
 }
 
-// kill kills whoever is at p, if it has begun to do something.
-func (r *run) kill(p *place) {
+// kill kills whoever is at p, if it has begun to do something, and tells whether.
+func (r *run) kill(p *place) bool {
 	if p.cmd == nil || p.killed || p.first && r.heads(p) == p.head {
-		return
+		return false
 	}
 	p.killed = true
 	p.process.killed.Store(r.board.now())
-	if p.cmd.Process.Kill() == nil {
-		r.books.Kills++
+	if p.cmd.Process.Kill() != nil {
+		return false // it ended by itself
 	}
+	r.books.Kills++
+	return true
 }
 
 func (r *run) pause(p *place) {
