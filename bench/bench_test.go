@@ -56,7 +56,7 @@ func checkLatency(t *testing.T, what string, l *Latency) {
 	}
 }
 
-func checkRun(t *testing.T, r *Run, roles ...string) {
+func checkRun(t *testing.T, r *Result, roles ...string) {
 	t.Helper()
 	var got []string
 	for _, p := range r.Processes {
@@ -76,7 +76,7 @@ func checkRun(t *testing.T, r *Run, roles ...string) {
 }
 
 // messages are those of all processes in that role.
-func messages(r *Run, role string) (n int64) {
+func messages(r *Result, role string) (n int64) {
 	for _, p := range r.Processes {
 		if p.Role == role {
 			n += p.Messages
@@ -92,13 +92,13 @@ func TestFloor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkLatency(t, "floor", &f.Latency)
+		checkLatency(t, "floor", f.Latency)
 		checkLatency(t, "memcpy", f.Memcpy)
-		checkRun(t, &f.Run, "ping", "pong", "copier", "producer", "reader", "reader")
+		checkRun(t, f, "ping", "pong", "copier", "producer", "reader", "reader")
 		if f.Ring <= 0 || f.Readers != 2 || f.Memcpy.Batch < 2 {
 			t.Errorf("%+v", f)
 		}
-		if a, b := messages(&f.Run, "ping"), messages(&f.Run, "pong"); a != b {
+		if a, b := messages(f, "ping"), messages(f, "pong"); a != b {
 			t.Errorf("%d pings, %d pongs", a, b)
 		}
 	}
@@ -114,9 +114,9 @@ func TestRTT(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkLatency(t, "rtt", &r.Latency)
-		checkRun(t, &r.Run, "asker", "replier")
-		if a, b := messages(&r.Run, "asker"), messages(&r.Run, "replier"); a != b || a < r.Count {
+		checkLatency(t, "rtt", r.Latency)
+		checkRun(t, r, "asker", "replier")
+		if a, b := messages(r, "asker"), messages(r, "replier"); a != b || a < r.Count {
 			t.Errorf("%d Requests, %d Replies, %d times", a, b, r.Count)
 		}
 		if r.Size != o.Size || r.InPlace == o.Copy {
@@ -141,7 +141,7 @@ func TestPin(t *testing.T) {
 		t.Fatal(err)
 	}
 	pin := cpus[:min(2, len(cpus))]
-	s := &stage{o: short(Options{Pin: pin}), run: &Run{}}
+	s := &stage{o: short(Options{Pin: pin}), result: &Result{}}
 	s.ctx, s.end = context.WithCancelCause(t.Context())
 	defer s.clear()
 	if err := s.memory(4096); err != nil {
@@ -176,11 +176,11 @@ func TestFan(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := max(o.Listeners, 1)
-		checkRun(t, &f.Run, append(slices.Repeat([]string{"listener"}, n), "announcer")...)
+		checkRun(t, f, append(slices.Repeat([]string{"listener"}, n), "announcer")...)
 		if f.Missed != 0 || f.Sent < 1 || f.PerSecond <= 0 || f.Listeners != n {
 			t.Errorf("%+v", f)
 		}
-		if got := messages(&f.Run, "listener"); got != f.Sent*int64(n) {
+		if got := messages(f, "listener"); got != f.Sent*int64(n) {
 			t.Errorf("%d Listeners got %d of %d messages", n, got, f.Sent)
 		}
 	}
@@ -188,8 +188,9 @@ func TestFan(t *testing.T) {
 
 // What is missed is counted, and the slowest Listener's rate is the rate.
 func TestFanCount(t *testing.T) {
-	f := FanResult{Size: 10}
+	f := Result{Workload: "fan", Size: 10}
 	f.count([]*report{{Messages: 100, Elapsed: time.Second}, {Messages: 97, Elapsed: 2 * time.Second}}, 100)
+	f.conclude()
 	if f.Missed != 3 || f.PerSecond != 48.5 || f.Bytes != 485 || f.Sent != 100 {
 		t.Errorf("%+v", f)
 	}
@@ -201,22 +202,22 @@ func TestOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLatency(t, "local", &l.Latency)
-	checkRun(t, &l.Run, "local")
+	checkLatency(t, "local", l.Latency)
+	checkRun(t, l, "local")
 	o, err := Open(t.Context(), short(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLatency(t, "open", &o.Latency)
+	checkLatency(t, "open", o.Latency)
 	checkLatency(t, "close", o.Close)
-	checkRun(t, &o.Run, "opener")
+	checkRun(t, o, "opener")
 	b, err := Bind(t.Context(), short(Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkLatency(t, "bind", &b.Latency)
+	checkLatency(t, "bind", b.Latency)
 	checkLatency(t, "unbind", b.Unbind)
-	checkRun(t, &b.Run, "binder")
+	checkRun(t, b, "binder")
 }
 
 func TestOptions(t *testing.T) {

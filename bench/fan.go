@@ -11,28 +11,13 @@ import (
 // fanQueue is how many messages each Listener's queue holds: the most there is.
 const fanQueue = 4096
 
-// FanResult is how many announcements each of the Listeners got.
-type FanResult struct {
-	Run
-	Size        int     `json:"size"`
-	InPlace     bool    `json:"in_place"`
-	Listeners   int     `json:"listeners"`
-	PerSecond   float64 `json:"per_second"`       // to every Listener: the rate of the slowest
-	Bytes       float64 `json:"bytes_per_second"` // of data, to every Listener
-	Sent        int64   `json:"sent"`
-	Missed      int64   `json:"missed"` // by all Listeners together
-	MaxMessages int     `json:"max_messages"`
-}
-
 // Fan measures announcements of one process to Listeners in processes of their
 // own. The sender waits for the slowest (AllOrWait), so none may be missed.
-func Fan(ctx context.Context, o Options) (*FanResult, error) {
-	o, err := o.check()
-	if err != nil {
-		return nil, err
-	}
-	f := &FanResult{Size: o.Size, InPlace: !o.Copy, Listeners: o.Listeners, MaxMessages: fanQueue}
-	f.Run, err = measure(ctx, o, "fan", func(s *stage) error {
+func Fan(ctx context.Context, o Options) (*Result, error) {
+	return measure(ctx, o, "fan", func(s *stage) error {
+		o, r := &s.o, s.result
+		r.ofMessages(*o)
+		r.Wait, r.Listeners, r.MaxMessages = o.Wait, o.Listeners, fanQueue
 		if err := s.bus(); err != nil {
 			return err
 		}
@@ -43,7 +28,7 @@ func Fan(ctx context.Context, o Options) (*FanResult, error) {
 				pin[i] = o.Pin[(i+1)%n]
 			}
 			pin[o.Listeners] = o.Pin[0]
-			s.o.Pin = pin
+			o.Pin = pin
 		}
 		for range o.Listeners {
 			if _, _, err := s.enter("listener"); err != nil {
@@ -55,23 +40,22 @@ func Fan(ctx context.Context, o Options) (*FanResult, error) {
 		}
 		reports, err := s.play()
 		if err == nil {
-			f.count(reports[:o.Listeners], reports[o.Listeners].Messages)
+			r.count(reports[:o.Listeners], reports[o.Listeners].Messages)
 		}
 		return err
 	})
-	return f, err
 }
 
-func (f *FanResult) count(listeners []*report, sent int64) {
-	f.Sent = sent
-	for i, r := range listeners {
-		f.Missed += sent - r.Messages
-		rate := float64(r.Messages) / r.Elapsed.Seconds()
-		if i == 0 || rate < f.PerSecond {
-			f.PerSecond = rate
+// count takes over what Listeners got of the messages sent.
+func (r *Result) count(listeners []*report, sent int64) {
+	r.Sent = sent
+	for i, l := range listeners {
+		r.Missed += sent - l.Messages
+		rate := float64(l.Messages) / l.Elapsed.Seconds()
+		if i == 0 || rate < r.PerSecond {
+			r.PerSecond = rate
 		}
 	}
-	f.Bytes = f.PerSecond * float64(f.Size)
 }
 
 func announcer(w *worker) (*report, error) {

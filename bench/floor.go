@@ -12,46 +12,28 @@ import (
 	"kbus.internal/shm"
 )
 
-// FloorResult is what the machine can do without a bus.
-type FloorResult struct {
-	Run
-	// Latency is the round trip between two processes: of a cache line for Spin,
-	// of a futex that each sleeps on for Sleep.
-	Latency
-	// Size is what Memcpy copied, into memory that processes share.
-	Size   int      `json:"size"`
-	Memcpy *Latency `json:"memcpy"`
-	// Ring is the number of messages of 64 bytes that each of Readers got in a
-	// second from a ring with one producer that loses nothing, in which nobody sleeps.
-	Ring    float64 `json:"ring_per_second"`
-	Readers int     `json:"readers"`
-}
-
-// Floor measures the floors: half of the time the round trip, then a copy of
-// Size bytes, then a bare ring with Listeners readers. Adaptive waiting has no floor.
-func Floor(ctx context.Context, o Options) (*FloorResult, error) {
-	o, err := o.check()
-	if err != nil {
-		return nil, err
-	}
-	if o.Wait == Adaptive {
+// Floor measures what the machine can do without a bus: half of the time the
+// round trip between two processes (of a cache line for Spin, of a futex that
+// each sleeps on for Sleep), then a copy of Size bytes, then a bare ring with
+// Listeners readers, in which nobody sleeps. Adaptive waiting has no floor.
+func Floor(ctx context.Context, o Options) (*Result, error) {
+	if o.Wait == Adaptive || o.Wait == "" {
 		return nil, fmt.Errorf("%w: the floors are spin and sleep", ErrOptions)
 	}
-	f := &FloorResult{Size: o.Size, Readers: o.Listeners}
-	whole := o.Duration
-	f.Run, err = measure(ctx, o, "floor", func(s *stage) error {
+	return measure(ctx, o, "floor", func(s *stage) (err error) {
+		r, whole := s.result, s.o.Duration
+		r.System, r.Size, r.Wait, r.Readers = Machinery, s.o.Size, s.o.Wait, s.o.Listeners
 		s.o.Duration = whole / 2
-		if err := s.pingPong(&f.Latency); err != nil {
+		if r.Latency, err = s.pingPong(); err != nil {
 			return err
 		}
 		s.o.Duration = whole / 4
-		if f.Memcpy, err = s.memcpy(); err != nil {
+		if r.Memcpy, err = s.memcpy(); err != nil {
 			return err
 		}
-		f.Ring, err = s.ring()
+		r.Ring, err = s.ring()
 		return err
 	})
-	return f, err
 }
 
 // Words of the region that the round trip uses, each in a line of its own; the
@@ -62,20 +44,20 @@ const (
 	stopped  = 1 << 63 // in place of a number
 )
 
-func (s *stage) pingPong(l *Latency) error {
+func (s *stage) pingPong() (*Latency, error) {
 	if err := s.memory(4096); err != nil {
-		return err
+		return nil, err
 	}
 	for _, role := range []string{"pong", "ping"} {
 		if _, _, err := s.enter(role); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	r, err := s.play()
-	if err == nil {
-		*l = *r[1].Latencies[""]
+	if err != nil {
+		return nil, err
 	}
-	return err
+	return r[1].Latencies[""], nil
 }
 
 // await waits until the word is not old, and returns what it is.

@@ -7,30 +7,17 @@ import (
 	"kbus.internal/ksock"
 )
 
-// LocalResult is how long it takes to send and receive an announcement.
-type LocalResult struct {
-	Run
-	Latency
-	Size    int  `json:"size"`
-	InPlace bool `json:"in_place"`
-}
-
 // Local measures sending and receiving in one process that has the bus for
 // itself: no other CPU touches it, nobody waits.
-func Local(ctx context.Context, o Options) (*LocalResult, error) {
-	o, err := o.check()
-	if err != nil {
-		return nil, err
-	}
-	r := &LocalResult{Size: o.Size, InPlace: !o.Copy}
-	r.Run, err = measure(ctx, o, "local", func(s *stage) error {
+func Local(ctx context.Context, o Options) (*Result, error) {
+	return measure(ctx, o, "local", func(s *stage) error {
+		s.result.ofMessages(s.o)
 		l, err := s.alone("local")
 		if err == nil {
-			r.Latency = *l[""]
+			s.result.Latency = l[""]
 		}
 		return err
 	})
-	return r, err
 }
 
 // alone is a bus with one process in one role.

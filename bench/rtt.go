@@ -16,23 +16,12 @@ const (
 	bindName = "$.Bench.Bind"
 )
 
-// RTTResult is the round trip of a Request and its Reply, both of Size bytes.
-type RTTResult struct {
-	Run
-	Latency
-	Size    int  `json:"size"`
-	InPlace bool `json:"in_place"`
-}
-
 // RTT measures Request and Reply between two processes. In place the data is
 // not touched but for its first and last eight bytes, at both ends.
-func RTT(ctx context.Context, o Options) (*RTTResult, error) {
-	o, err := o.check()
-	if err != nil {
-		return nil, err
-	}
-	r := &RTTResult{Size: o.Size, InPlace: !o.Copy}
-	r.Run, err = measure(ctx, o, "rtt", func(s *stage) error {
+func RTT(ctx context.Context, o Options) (*Result, error) {
+	return measure(ctx, o, "rtt", func(s *stage) error {
+		s.result.ofMessages(s.o)
+		s.result.Wait = s.o.Wait
 		if err := s.bus(); err != nil {
 			return err
 		}
@@ -43,11 +32,10 @@ func RTT(ctx context.Context, o Options) (*RTTResult, error) {
 		}
 		reports, err := s.play()
 		if err == nil {
-			r.Latency = *reports[1].Latencies[""]
+			s.result.Latency = reports[1].Latencies[""]
 		}
 		return err
 	})
-	return r, err
 }
 
 // mark writes n to the first and last bytes of data.

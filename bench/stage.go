@@ -21,39 +21,21 @@ import (
 	"kbus.internal/supervisor"
 )
 
-// Run is what all results have in common.
-type Run struct {
-	Workload  string    `json:"workload"`
-	Started   time.Time `json:"started"`
-	Seconds   float64   `json:"seconds"` // that were asked for
-	Wait      Wait      `json:"wait,omitempty"`
-	Pin       []int     `json:"pin,omitempty"`
-	Processes []Process `json:"processes"`
-	Load      Load      `json:"load"`
-	Machine   Machine   `json:"machine"`
-}
-
-// Process is what one process of a run did.
-type Process struct {
-	Role      string  `json:"role"`
-	CPU       *int    `json:"pinned_to,omitempty"`
-	Messages  int64   `json:"messages"` // or round trips, or operations; with the warm-up
-	CPUTime   float64 `json:"cpu_ns_per_message"`
-	Voluntary int64   `json:"voluntary_switches"`
-	Forced    int64   `json:"forced_switches"`
-}
-
-// measure fills in a Run around what f does on a stage.
-func measure(ctx context.Context, o Options, workload string, f func(*stage) error) (Run, error) {
-	r := Run{
-		Workload: workload, Started: time.Now().Round(time.Millisecond), Seconds: o.Duration.Seconds(),
-		Wait: o.Wait, Pin: o.Pin, Machine: ThisMachine(),
+// measure makes the Result of what f does on a stage.
+func measure(ctx context.Context, o Options, workload string, f func(*stage) error) (*Result, error) {
+	o, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{
+		Workload: workload, System: KBUS, Started: time.Now().Round(time.Millisecond), Seconds: o.Duration.Seconds(),
+		Pin: o.Pin, Machine: ThisMachine(),
 	}
 	m, err := startMeter()
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	s := &stage{o: o, run: &r}
+	s := &stage{o: o, result: r}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	err = f(s)
 	s.clear()
@@ -62,18 +44,19 @@ func measure(ctx context.Context, o Options, workload string, f func(*stage) err
 		os.RemoveAll(s.dir)
 	}
 	if err != nil {
-		return r, fmt.Errorf("bench %s: %w", workload, err)
+		return nil, fmt.Errorf("bench %s: %w", workload, err)
 	}
 	r.Load, err = m.stop()
+	r.conclude()
 	return r, err
 }
 
 // stage is where a workload plays: its processes, and what they share.
 type stage struct {
-	o   Options
-	run *Run
-	ctx context.Context // ends, with the cause, when a process fails
-	end context.CancelCauseFunc
+	o      Options
+	result *Result
+	ctx    context.Context // ends, with the cause, when a process fails
+	end    context.CancelCauseFunc
 
 	dir   string // of the supervisor's socket
 	super *supervisor.Supervisor
@@ -263,7 +246,7 @@ func (s *stage) play() ([]*report, error) {
 		if r.Messages > 0 {
 			p.CPUTime = float64(r.CPU) / float64(r.Messages)
 		}
-		s.run.Processes = append(s.run.Processes, p)
+		s.result.Processes = append(s.result.Processes, p)
 	}
 	s.leave()
 	return reports, nil

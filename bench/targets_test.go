@@ -1,38 +1,55 @@
 package bench
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"kbus.internal/shm/shmtest"
 )
 
-func TestTargets(t *testing.T) {
+func TestSet(t *testing.T) {
+	shmtest.CheckFiles(t)
 	o := short(Options{})
 	o.Duration = 10 * time.Millisecond
 	var progress []string
-	report, err := Targets(t.Context(), o, 2, func(text string) { progress = append(progress, text) })
+	report, err := Set(t.Context(), o, 2, func(text string) { progress = append(progress, text) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(progress) != 2*len(workloads) || len(report.Rounds) != 2 || len(report.Targets) != len(targets) {
-		t.Fatalf("%d workloads, %d rounds, %d targets", len(progress), len(report.Rounds), len(report.Targets))
+	if n := 2 * len(jobs); len(progress) != n || len(report.Results) != n || len(report.Targets) != len(targets) {
+		t.Fatalf("%d lines, %d results, %d targets", len(progress), len(report.Results), len(report.Targets))
 	}
 	for _, g := range report.Targets {
 		if g.Result <= 0 || g.Low > g.Result || g.High < g.Result || len(g.Rounds) != 2 || len(g.Disturbed) != 2 {
 			t.Errorf("%+v", g)
 		}
 	}
-	r := report.Rounds[1]
+	names := map[string]int{}
+	r := round{}
+	for i, x := range report.Results {
+		j := jobs[i%len(jobs)]
+		r[j.id] = x
+		names[x.Name]++
+		if x.Missed != 0 || x.Round != i/len(jobs)+1 || x.Listeners != j.with.Listeners && x.Readers != j.with.Listeners ||
+			x.Size != j.with.Size || j.with.Wait != "" && x.Wait != j.with.Wait {
+			t.Errorf("%s was run in another way: %+v", j.id, x)
+		}
+	}
+	if len(names) != len(jobs) {
+		t.Errorf("%d jobs have names %v", len(jobs), names)
+	}
 	// Each target divides, or shows, what its name says.
 	for name, want := range map[string]float64{
-		"Request/Reply 64 B, spinning, p50":    float64(r.Spin.P50) / float64(r.CacheLine.P50),
-		"Request/Reply 64 B, asleep, p50":      float64(r.Asleep.P50) / float64(r.Futex.P50),
-		"Request/Reply 3 MiB in place, p50":    float64(r.Frame.P50) / float64(r.Spin.P50),
-		"announcements 64 B, 1 → 4":            r.Fan4.PerSecond,
-		"frames of 3 MiB in place, 1 → 8":      r.Frames8.PerSecond,
-		"unbind, p50":                          float64(r.Bind.Unbind.P50),
-		"send and receive in one process, p50": float64(r.Local.P50),
+		"Request/Reply 64 B, spinning, p50":    float64(r["spin"].P50) / float64(r["cacheline"].P50),
+		"Request/Reply 64 B, asleep, p50":      float64(r["asleep"].P50) / float64(r["futex"].P50),
+		"Request/Reply 3 MiB in place, p50":    float64(r["frame"].P50) / float64(r["spin"].P50),
+		"announcements 64 B, 1 → 4":            r["fan4"].PerSecond,
+		"frames of 3 MiB in place, 1 → 8":      r["frames8"].PerSecond,
+		"unbind, p50":                          float64(r["bind"].Unbind.P50),
+		"send and receive in one process, p50": float64(r["local"].P50),
 	} {
 		got := -1.0
 		for _, g := range report.Targets {
@@ -44,16 +61,30 @@ func TestTargets(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
-	for _, f := range []*FanResult{r.Fan1, r.Fan4, r.Fan8, r.Frames1, r.Frames8} {
-		if f.Missed != 0 {
-			t.Errorf("%d Listeners missed %d messages", f.Listeners, f.Missed)
-		}
+	// What is written can be read.
+	raw, err := json.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if f := r.Frames8; f.Listeners != 8 || f.Size != frame || r.Futex.Wait != Sleep || r.CacheLine.Wait != Spin || r.Asleep.Wait != Sleep || r.Spin.Wait != Spin {
-		t.Error("a workload was run in another way")
+	var again Report
+	if err := json.Unmarshal(raw, &again); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := Targets(t.Context(), o, 0, nil); !errors.Is(err, ErrOptions) {
+	if twice, err := json.Marshal(&again); err != nil || string(twice) != string(raw) {
+		t.Errorf("%s\nis read as (%v)\n%s", raw, err, twice)
+	}
+	if _, err := Set(t.Context(), o, 0, nil); !errors.Is(err, ErrOptions) {
 		t.Errorf("no rounds: %v", err)
+	}
+	report.Targets[1].Disturbed = []bool{true}
+	var b strings.Builder
+	if err := report.WriteTable(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"floor/size=64/wait=spin", "readers=8, bare ring", "bind, unbind", "TARGETS", " ~1 ", "~N: N rounds", "missed by Listeners: 0"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
 	}
 }
 
@@ -93,25 +124,6 @@ func TestVerdict(t *testing.T) {
 	} {
 		if got := test.g.verdict(test.target); got != test.want {
 			t.Errorf("%+v: %q, want %q", test.g, got, test.want)
-		}
-	}
-}
-
-func TestTable(t *testing.T) {
-	o := short(Options{})
-	o.Duration = 5 * time.Millisecond
-	report, err := Targets(t.Context(), o, 1, func(string) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	report.Targets[1].Disturbed = []bool{true}
-	var b strings.Builder
-	if err := report.WriteTable(&b); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"floor: futex, two processes", "bare ring 64 B, 1 → 8", "TARGETS", " ~1 ", "~N: N rounds", "missed by Listeners: 0"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
 }

@@ -8,44 +8,51 @@ import (
 // The results as text for people: a headline, the figures, what each process
 // used, and the load.
 
-func (r *RTTResult) String() string {
-	return fmt.Sprintf("Request and Reply of %s between two processes, %s, %s\n  round trip  %v\n%v",
-		bytesText(float64(r.Size)), place(r.InPlace), r.Wait, &r.Latency, &r.Run)
-}
-
-func (f *FloorResult) String() string {
-	what := "a cache line"
-	if f.Wait == Sleep {
-		what = "a futex that each sleeps on"
+// String is the result for people.
+func (r *Result) String() string {
+	text, ok := texts[r.Workload]
+	if !ok {
+		return fmt.Sprintf("%s\n  %v\n%s", r.Name, r.Latency, r.around())
 	}
-	return fmt.Sprintf("Floors: what this machine does without a bus\n"+
-		"  round trip of %s between two processes\n              %v\n"+
-		"  copy of %s to shared memory\n              %v\n"+
-		"  bare ring with one producer, 64 B, %d reader(s)\n              %s messages/s to each\n%v",
-		what, &f.Latency, bytesText(float64(f.Size)), f.Memcpy, f.Readers, count(f.Ring), &f.Run)
+	return text(r) + "\n" + r.around()
 }
 
-func (f *FanResult) String() string {
-	return fmt.Sprintf("Announcements of %s to %d Listener(s), %s, %s\n"+
-		"  to each     %s messages/s, %s/s, %d sent, %d missed\n%v",
-		bytesText(float64(f.Size)), f.Listeners, place(f.InPlace), f.Wait, count(f.PerSecond), bytesText(f.Bytes), f.Sent, f.Missed, &f.Run)
+// texts are the headlines and the figures of each workload.
+var texts = map[string]func(*Result) string{
+	"rtt": func(r *Result) string {
+		return fmt.Sprintf("Request and Reply of %s between two processes, %s, %s\n  round trip  %v",
+			bytesText(float64(r.Size)), place(r.InPlace), r.Wait, r.Latency)
+	},
+	"floor": func(r *Result) string {
+		what := "a cache line"
+		if r.Wait == Sleep {
+			what = "a futex that each sleeps on"
+		}
+		return fmt.Sprintf("Floors: what this machine does without a bus\n"+
+			"  round trip of %s between two processes\n              %v\n"+
+			"  copy of %s to shared memory\n              %v\n"+
+			"  bare ring with one producer, 64 B, %d reader(s)\n              %s messages/s to each",
+			what, r.Latency, bytesText(float64(r.Size)), r.Memcpy, r.Readers, count(r.Ring))
+	},
+	"fan": func(r *Result) string {
+		return fmt.Sprintf("Announcements of %s to %d Listener(s), %s, %s\n"+
+			"  to each     %s messages/s, %s/s, %d sent, %d missed",
+			bytesText(float64(r.Size)), r.Listeners, place(r.InPlace), r.Wait, count(r.PerSecond), bytesText(r.Bytes), r.Sent, r.Missed)
+	},
+	"local": func(r *Result) string {
+		return fmt.Sprintf("Announcements of %s sent and received in one process, %s\n  both        %v",
+			bytesText(float64(r.Size)), place(r.InPlace), r.Latency)
+	},
+	"open": func(r *Result) string {
+		return fmt.Sprintf("Ksocks opened and closed\n  open        %v\n  close       %v", r.Latency, r.Close)
+	},
+	"bind": func(r *Result) string {
+		return fmt.Sprintf("Bindings made and ended\n  bind        %v\n  unbind      %v", r.Latency, r.Unbind)
+	},
 }
 
-func (r *LocalResult) String() string {
-	return fmt.Sprintf("Announcements of %s sent and received in one process, %s\n  both        %v\n%v",
-		bytesText(float64(r.Size)), place(r.InPlace), &r.Latency, &r.Run)
-}
-
-func (r *OpenResult) String() string {
-	return fmt.Sprintf("Ksocks opened and closed\n  open        %v\n  close       %v\n%v", &r.Latency, r.Close, &r.Run)
-}
-
-func (r *BindResult) String() string {
-	return fmt.Sprintf("Bindings made and ended\n  bind        %v\n  unbind      %v\n%v", &r.Latency, r.Unbind, &r.Run)
-}
-
-// String is what all results have in common, except the headline.
-func (r *Run) String() string {
+// around is what all results have in common.
+func (r *Result) around() string {
 	var b strings.Builder
 	for _, p := range r.Processes {
 		where := ""

@@ -44,7 +44,7 @@ bench/README.md says how to read the figures.`,
 			progress, done := progressLine(os.Stderr)
 			var report *bench.Report
 			err := f.run(ctx, func(o bench.Options) (err error) {
-				report, err = bench.Targets(ctx, o, rounds, progress)
+				report, err = bench.Set(ctx, o, rounds, progress)
 				return err
 			})
 			done()
@@ -114,7 +114,7 @@ func (f *benchFlags) run(ctx context.Context, do func(bench.Options) error) erro
 }
 
 // workload runs one, and prints its result.
-func workload[R fmt.Stringer](cmd *cobra.Command, f *benchFlags, measure func(context.Context, bench.Options) (R, error)) error {
+func workload(cmd *cobra.Command, f *benchFlags, measure func(context.Context, bench.Options) (*bench.Result, error)) error {
 	return f.run(cmd.Context(), func(o bench.Options) error {
 		result, err := measure(cmd.Context(), o)
 		if err != nil {
