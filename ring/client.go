@@ -33,6 +33,9 @@ type Client struct {
 	last    MessageID
 	sent    uint64 // for statistics
 	loans   heldList
+	// copies is how many a message can have at most, by the tables of version copiesOf.
+	copies   int
+	copiesOf uint64
 
 	recvMu   sync.Mutex
 	recv     party
@@ -310,13 +313,12 @@ func (c *Client) LoanInto(l *Loan, size int) error {
 	if err != nil {
 		return err
 	}
-	c.b.mu.Lock()
-	err = c.b.update()
-	copies := len(c.b.tables.cells) + 1
-	c.b.mu.Unlock()
+	if c.copiesOf == 0 || c.copiesOf != c.b.w[wVer].Load() {
+		c.copies, c.copiesOf, err = c.b.mostCopies()
+	}
 	*l = Loan{c: c, d: draft{held: held, data: size, cache: c.cache}}
 	if err == nil {
-		err = l.d.room(&c.send, unitsFor(size, MaxName, min(copies, maxCopies)))
+		err = l.d.room(&c.send, unitsFor(size, MaxName, c.copies))
 	}
 	if err != nil {
 		l.c = nil

@@ -25,6 +25,8 @@ type tables struct {
 	kids    []uint32             // by slot; 0: not open
 	once    []bool
 	routes  map[string]*route
+	widths  [][]int32 // by kind of name: how many names have so many bindings
+	most    int       // bindings that one name can match
 }
 
 // A route is whom the messages of one name go to.
@@ -42,6 +44,36 @@ func (t *tables) init(b *Bus) {
 
 func (t *tables) reset() {
 	t.version, t.cells, t.byName, t.routes = 0, map[int]binding{}, map[string][]binding{}, map[string]*route{}
+	t.widths, t.most = nil, 0
+}
+
+// widen notes that a name has now so many bindings. A message's name matches at
+// most one name of each kind (exact, `%`, and `*` by its depth), so that the sum
+// of the widest of each bounds the copies of any message, and is mostly small
+// however many bindings there are.
+func (t *tables) widen(name string, was, is int) {
+	kind := 0
+	switch name[len(name)-1] {
+	case '%':
+		kind = 1
+	case '*':
+		kind = 2 + strings.Count(name, ".")
+	}
+	for len(t.widths) <= kind {
+		t.widths = append(t.widths, make([]int32, 1))
+	}
+	w := t.widths[kind] // one longer than its widest; w[0] stands for no name
+	t.most -= len(w) - 1
+	for len(w) <= is {
+		w = append(w, 0)
+	}
+	w[was]--
+	w[is]++
+	for len(w) > 1 && w[len(w)-1] == 0 {
+		w = w[:len(w)-1]
+	}
+	t.widths[kind] = w
+	t.most += len(w) - 1
 }
 
 // Kinds of changes in the journal: version[40] kind[4]@20 index[20].
@@ -122,13 +154,16 @@ func (b *Bus) readCell(i int, v uint64) {
 		} else {
 			t.byName[old.name] = l
 		}
+		t.widen(old.name, len(l)+1, len(l))
 	}
 	x, ok := b.cellOf(i, v)
 	if !ok {
 		return
 	}
 	t.cells[i] = x
-	t.byName[x.name] = append(t.byName[x.name], x)
+	l := append(t.byName[x.name], x)
+	t.byName[x.name] = l
+	t.widen(x.name, len(l)-1, len(l))
 }
 
 func (b *Bus) cellOf(i int, v uint64) (x binding, ok bool) {
@@ -172,6 +207,15 @@ func (b *Bus) route(name string) (*route, error) {
 	r := t.resolve(name)
 	t.routes[strings.Clone(name)] = r
 	return r, nil
+}
+
+// mostCopies bounds the copies of any message by the tables of a version:
+// its Listeners', and one more for a Replier or an asker.
+func (b *Bus) mostCopies() (copies int, version uint64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	err = b.update()
+	return min(b.tables.most+1, maxCopies), b.tables.version, err
 }
 
 // matching calls yield with the bindings of each name that matches: the exact
