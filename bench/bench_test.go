@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	var err error
 	switch strings.Join(os.Args[1:], " ") {
 	case "child":
-		err = Child(os.Stdin, os.Stdout)
+		err = Child(os.Stdin, os.Stdout, testPeers...)
 	case "parent":
 		err = killedParent()
 	default:

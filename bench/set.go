@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -11,14 +13,24 @@ const frame = 3 << 20
 
 // Report is the outcome of the whole set: targets beside results, and all results.
 type Report struct {
+	Command []string  `json:"command"`
 	Started time.Time `json:"started"`
 	Seconds float64   `json:"seconds"` // of one run
 	Pin     []int     `json:"pin"`
 	Machine Machine   `json:"machine"`
-	Targets []Target  `json:"targets"`
+	Targets []Target  `json:"targets,omitempty"`
 	// Results are in the order in which they were measured. Only those of one
 	// round are divided by each other: minutes later the machine may be another.
 	Results []*Result `json:"results"`
+	Skipped []Skipped `json:"skipped,omitempty"` // runs that were left out
+}
+
+// newReport is one without results.
+func newReport(o Options) *Report {
+	return &Report{
+		Command: append([]string{filepath.Base(os.Args[0])}, os.Args[1:]...),
+		Started: time.Now().Round(time.Second), Seconds: o.Duration.Seconds(), Pin: o.Pin, Machine: ThisMachine(),
+	}
 }
 
 // rounds is how many there were.
@@ -79,7 +91,7 @@ func Set(ctx context.Context, o Options, rounds int, progress func(text string))
 	if rounds < 1 {
 		return nil, fmt.Errorf("%w: %d rounds", ErrOptions, rounds)
 	}
-	report := &Report{Started: time.Now().Round(time.Second), Seconds: o.Duration.Seconds(), Pin: o.Pin, Machine: ThisMachine()}
+	report := newReport(o)
 	var all []round
 	for n := range rounds {
 		r := round{}

@@ -62,6 +62,8 @@ type stage struct {
 	super *supervisor.Supervisor
 	mem   *shm.Memory
 
+	peer, peerDir string // if there is one
+
 	members []*member
 	roles   map[string]int
 }
@@ -105,6 +107,7 @@ func (s *stage) enter(role string) (*member, *report, error) {
 	t := task{
 		Role: role, Memory: s.mem != nil, Wait: s.o.Wait, Size: s.o.Size, Copy: s.o.Copy,
 		Duration: s.o.Duration, Listeners: s.o.Listeners, Index: s.roles[role],
+		Peer: s.peer, PeerDir: s.peerDir,
 	}
 	if s.super != nil {
 		t.Socket = s.socket()
@@ -168,7 +171,10 @@ func (m *member) start(s *stage) error {
 			if out.Decode(r) != nil {
 				break
 			}
-			if r.Error != "" {
+			switch {
+			case r.Unavailable != nil:
+				s.end(r.Unavailable)
+			case r.Error != "":
 				s.end(fmt.Errorf("%s: %s", m.role, r.Error))
 			}
 			done = !r.Ready

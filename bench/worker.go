@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,8 @@ type task struct {
 	Duration  time.Duration
 	Listeners int
 	Index     int // among the processes of this role
+	Peer      string
+	PeerDir   string
 }
 
 // wordGo is what the parent tells it when all are ready.
@@ -32,15 +35,16 @@ const wordGo = "go"
 
 // report is what a child tells the parent: that it is ready, and how it went.
 type report struct {
-	Ready     bool
-	Error     string
-	Thread    int                 // that will do the work, with Ready, of roles that keep to one
-	Messages  int64               // operations done between go and the end
-	Elapsed   time.Duration       // that they took, of the roles whose rate counts
-	Latencies map[string]*Latency // by operation
-	CPU       time.Duration       // between go and the end
-	Voluntary int64               // context switches, since it waited
-	Forced    int64               // context switches, for another
+	Ready       bool
+	Error       string
+	Unavailable *Unavailable        // the Error, if it is this
+	Thread      int                 // that will do the work, with Ready, of roles that keep to one
+	Messages    int64               // operations done between go and the end
+	Elapsed     time.Duration       // that they took, of the roles whose rate counts
+	Latencies   map[string]*Latency // by operation
+	CPU         time.Duration       // between go and the end
+	Voluntary   int64               // context switches, since it waited
+	Forced      int64               // context switches, for another
 }
 
 // roles are what a child can be.
@@ -60,20 +64,22 @@ type worker struct {
 	ctx   context.Context // never ends, but could, as users' do
 	mem   *shm.Memory     // nil without Memory
 	usage unix.Rusage     // when it began
+	peers []Peer          // that it knows
 }
 
 // Child does the part of a workload that the parent at the other ends of in and
 // out asks for. A program whose name is in [Options].Command calls it, with its
 // standard input and output, and exits. It ends the process if in ends early:
-// the parent is gone then.
-func Child(in io.Reader, out io.Writer) error {
-	w := &worker{in: json.NewDecoder(in), out: json.NewEncoder(out)}
+// the parent is gone then. peers are those beside Peers that it knows.
+func Child(in io.Reader, out io.Writer, peers ...Peer) error {
+	w := &worker{in: json.NewDecoder(in), out: json.NewEncoder(out), peers: append(Peers(), peers...)}
 	var cancel context.CancelFunc
 	w.ctx, cancel = context.WithCancel(context.Background())
 	defer cancel()
 	r, err := w.work()
 	if err != nil {
 		r = &report{Error: err.Error()}
+		errors.As(err, &r.Unavailable)
 	}
 	return w.out.Encode(r)
 }
