@@ -52,25 +52,25 @@ func (z *sleepers) leave(room bool) {
 // waiter sets or clears a slot's bit among those who wait for room.
 func (b *Bus) waiter(slot int, on bool) {
 	w, bit := &b.w[wWaiters+slot/64], uint64(1)<<(slot%64)
+	here := shm.Here()
 	for {
+		here.Forget()
 		old := w.Load()
 		n := old &^ bit
 		if on {
 			n |= bit
 		}
 		if old == n || w.CompareAndSwap(old, n) {
-			return
+			break
 		}
 	}
+	here.Forget()
 }
 
 // WaitReadable returns nil once there is something to read (R3.4), looking spin
 // times before it sleeps. A waiting send is tried whenever it may go on (R6.5,
 // R6.6). Otherwise it returns context.Cause(ctx), ErrClosed, or ErrCorrupt.
 func (c *Client) WaitReadable(ctx context.Context, spin int) error {
-	if !c.pending.Load() && (c.Any() || spin > 0 && c.spin(spin) && c.Any()) {
-		return nil
-	}
 	return c.wait(ctx, spin, c.canRead)
 }
 
@@ -79,47 +79,25 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
 
 // spin looks n times for something new in the queue, and tells whether it has
-// seen it, or a nudge. It watches the place where the next copy will come, not
-// the tail: the line of the tail is its senders' to write more than once for a
-// message, and the copy tells which block to fetch meanwhile. Between two PAUSEs
-// it looks for longer than a hypervisor takes for a loop of PAUSEs, or it would
-// take the CPU away in the middle.
+// seen it, or a nudge. Between two PAUSEs it looks for longer than a hypervisor
+// takes for a loop of PAUSEs, or it would take the CPU away in the middle.
 func (c *Client) spin(n int) bool {
-	b := c.b
-	read, tail, sig := &b.w[c.s+sRead], &b.w[c.s+sTail], &b.w[c.s+sSig]
-	r, s := read.Load(), sig.Load()
-	next := &b.w[c.s+b.lane+int(readWord(r).head()&b.qmask)]
-	e := next.Load()
-	was := e
+	tail, sig := &c.b.w[c.s+sTail], &c.b.w[c.s+sSig]
+	t, s := tail.Load(), sig.Load()
 	for i := range n {
 		for range looksPerSpin {
-			if now := next.Load(); now != e {
-				e = now
-				b.willTake(laneHandle(e))
-				break // the tail is next
-			}
-			if read.Load() != r {
+			if tail.Load() != t {
 				return true
 			}
 		}
-		if e != was || i%8 == 0 {
-			if tail.Load()&(laneMod-1) != readWord(r).head() || sig.Load() != s || c.closed.Load() {
-				return true
-			}
+		if sig.Load() != s || c.closed.Load() {
+			return true
+		}
+		if i%8 == 0 {
 			shm.Pause(1)
 		}
 	}
 	return false
-}
-
-// willTake begins to fetch a block that is about to be taken and released.
-func (b *Bus) willTake(h int) {
-	if h <= 0 || h >= b.units {
-		return
-	}
-	b.w[b.block(h)+mHead].WillWrite()
-	b.w[b.block(h)+mFlags].WillRead()
-	b.w[b.payload+h*unitWords].WillRead()
 }
 
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
@@ -142,7 +120,7 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 // sleep is wait for a context whose end is a nudge.
 func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
-	for {
+	for here := shm.Here(); ; here.Forget(c.state()) {
 		if ok, err := ready(); err != nil || ok {
 			return err
 		}
@@ -153,6 +131,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			continue
 		}
 		room := c.mode == ReadWrite && c.Waiting()
+		here.Forget(c.state())
 		s := sig.Load()
 		c.sleepers.enter(room)
 		ok, err := ready() // SYNC E5, E6: after the flags
