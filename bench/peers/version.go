@@ -1,0 +1,22 @@
+package main
+
+import (
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// version is that of a module which this program was built with.
+func version(module string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == module {
+				return strings.TrimPrefix(m.Version, "v")
+			}
+		}
+	}
+	return "of unknown version"
+}
+
+// errnoError is libzmq's errno: mostly one of the system's, else one of its own.
+func errnoError(errno uintptr) error { return syscall.Errno(errno) }
