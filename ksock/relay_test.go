@@ -118,3 +118,31 @@ func TestRelayedCopyIsNoAnswer(t *testing.T) {
 	}
 	a.hears("q", "false", "false", "true")
 }
+
+// R8.4: a Limpet gets no copy of what it puts on the bus, which it would have to
+// drop; but it needs room for it as any other Listener, and is asked as Replier.
+func TestRelayComesBackToNobody(t *testing.T) {
+	s := setStage(t)
+	limpet, l := s.listener("$.*"), s.listener("$.*")
+	for _, copy := range []bool{false, true} {
+		s.want("relay", limpet.relay(say("$.A", "1"), copy), nil)
+		l.one()
+		limpet.unread(0)
+	}
+	if err := limpet.Bind(t.Context(), "$.R", ksock.Replier); err != nil {
+		t.Fatal(err)
+	}
+	s.want("Request to itself", limpet.relay(ask("$.R", "q"), false), nil)
+	if m := limpet.one(); !m.MustReply() {
+		t.Errorf("read %v", m)
+	}
+	limpet.unread(0)
+	l.one()
+	limpet.holds(2) // one is held for the answer
+	s.open().announce("$.A", "2")
+	if err := limpet.relay(flagged(say("$.A", "3"), ksock.AllOrFail), false); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("without room: %v", err)
+	}
+	s.want("plain", limpet.relay(say("$.A", "4"), false), nil)
+	limpet.unread(1)
+}

@@ -37,7 +37,8 @@ func (k *Ksock) TrySend(m *Message) (MessageID, error) {
 // waits, since [AllOrWait] acts as [AllOrFail] does (R8.5), and the message's flag
 // stays. With copy, the message has answered or asked somebody on its own bus: it
 // reaches the Listeners here as it is and creates no obligation, whatever its flags
-// and InReplyTo say (R8.9). Errors: see [Ksock.Send].
+// and InReplyTo say (R8.9). The Ksock itself, if it listens, needs room as any other
+// but gets no copy: it would have to drop it (R8.4). Errors: see [Ksock.Send].
 func (k *Ksock) Relay(h *Header, data []byte, copy bool) (MessageID, error) {
 	return k.relay(h, data, nil, copy)
 }

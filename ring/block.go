@@ -8,7 +8,7 @@ const (
 	optNoPlace   = 1 << 1 // a waiting Request tried by waiting or polling (R6.5)
 	optNoLedger  = 1 << 2 // a Status for a Request that was never sent (R5.6)
 	optLost      = 1 << 3 // an UnbindEventsLost (R7.4)
-	optNoWait    = 1 << 4 // ALL_OR_WAIT acts as ALL_OR_FAIL (R8.5)
+	optRelayed   = 1 << 4 // a Limpet sends it: it never waits (R8.5), and comes back to nobody (R8.4)
 	optCodeShift = 24     // the error that it is bound to end with, an errno
 )
 
@@ -189,15 +189,13 @@ func (b *Bus) release(h int, gen uint64, i int) error {
 	if h <= 0 || h >= b.units {
 		return corrupt("release of block %d of %d", h, b.units)
 	}
-	at, here := b.block(h), shm.Here()
+	at := b.block(h)
 	if headGen(b.w[at+mHead].Load()) != gen {
-		here.Forget()
 		return nil
 	}
 	copies := int(b.w[at+mFlags].Load() & 0x7fff)
 	if copies <= 16 {
 		b.clearHead(at, gen, 1<<(i&15))
-		here.Forget()
 		return nil
 	}
 	leaves, mids := groupCounts(copies)
@@ -236,22 +234,19 @@ func (b *Bus) clearGroup(at int, gen uint64, bit int) bool {
 // clearHead clears bits of a head; none left is free, under the next generation,
 // in the same compare-and-swap.
 func (b *Bus) clearHead(at int, gen, bit uint64) {
-	here := shm.Here()
 	for {
-		here.Forget()
 		w := b.w[at+mHead].Load() // SYNC E3 acquire: what other holders did before they let go
 		if headGen(w) != gen || w&bit == 0 {
-			break
+			return
 		}
 		n := w &^ bit
 		if n&(headMask|headSender) == 0 {
 			n = (gen + 1) & genMask << 30
 		}
 		if b.w[at+mHead].CompareAndSwap(w, n) { // SYNC E3 release: my reads of the block are over
-			break
+			return
 		}
 	}
-	here.Forget()
 }
 
 // wordsAt is n words of block h's payload.

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
-
-	"kbus.internal/shm"
 )
 
 // Mode says what a Ksock may do (R3.1).
@@ -142,14 +140,16 @@ func (c *Client) Send(h *Header, data []byte) (MessageID, error) {
 
 // Relay is Send for a message that comes from another bus: it never waits, since
 // ALL_OR_WAIT acts as ALL_OR_FAIL (R8.5). A copy goes to Listeners alone, whatever
-// kind of message it is, and creates no obligation (R8.9).
+// kind of message it is, and creates no obligation (R8.9). The sender itself gets
+// no Listener's copy, of which a Limpet would make nothing (R8.4); but it has to
+// have room for it, as any other.
 func (c *Client) Relay(h *Header, data []byte, copy bool) (MessageID, error) {
-	return c.sendCopied(h, data, relayed(copy), optNoWait)
+	return c.sendCopied(h, data, relayed(copy), optRelayed)
 }
 
 // RelayLoan is to Relay as SendLoan is to Send.
 func (c *Client) RelayLoan(h *Header, l *Loan, copy bool) (MessageID, error) {
-	return c.sendLoan(h, l, relayed(copy), optNoWait)
+	return c.sendLoan(h, l, relayed(copy), optRelayed)
 }
 
 func relayed(copy bool) int {
@@ -196,7 +196,7 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 // willSend begins to fetch the lines that others wrote last and the send is going
 // to write, while it does what it can without them.
 func (c *Client) willSend(d *draft) {
-	b, here := c.b, shm.Here()
+	b := c.b
 	b.w[wCur].WillWrite()
 	to := func(slot int) {
 		s := b.slot(slot)
@@ -221,7 +221,6 @@ func (c *Client) willSend(d *draft) {
 	for _, w := range d.route.listeners[:min(4, len(d.route.listeners))] {
 		to(copySlot(w))
 	}
-	here.Forget()
 }
 
 // compose makes a draft of a header.

@@ -21,7 +21,6 @@ type checkCase struct {
 	bus       checkBus
 	run       func(w *check.World, s *checkSim)
 	die, stop []string // processes that may die, of which the supervisor is told, or stop for good
-	marks     bool     // small enough to be explored without the code's promises (TestCheckMarks)
 }
 
 var (
@@ -96,8 +95,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "Request and Reply", marks: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
+		name: "Request and Reply",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
 			w.Go("replier", func() { s.reply(2, 0) })
@@ -113,8 +112,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a place held for an answer against another's message", marks: true,
-		bus: checkBus{ksocks: []checkKsock{{blocks: 1, max: 1, binds: listener("$.A")}, {binds: replier}, {blocks: 1}}},
+		name: "a place held for an answer against another's message",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 1, max: 1, binds: listener("$.A")}, {binds: replier}, {blocks: 1}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?") })
 			w.Go("B", func() { s.send(3, Header{Name: "$.A", Flags: AllOrFail}, "b") })
@@ -129,7 +128,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "ALL_OR_FAIL against a reader that makes room", marks: true,
+		name: "ALL_OR_FAIL against a reader that makes room",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -140,7 +139,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "ALL_OR_WAIT against a reader that makes room", marks: true,
+		name: "ALL_OR_WAIT against a reader that makes room",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -376,7 +375,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender dies, the supervisor cleans up", marks: true, die: []string{"A"},
+		name: "a sender dies, the supervisor cleans up", die: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -402,7 +401,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Replier dies: GoneAway, Ignored or its Reply", marks: true, die: []string{"replier"},
+		name: "a Replier dies: GoneAway, Ignored or its Reply", die: []string{"replier"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -596,34 +595,6 @@ func TestCheckInterleavings(t *testing.T) {
 		})
 	}
 	t.Logf("%d configurations, %d of them to the end: %d executions, %d states", len(checkCases), complete, executions, states)
-}
-
-// TestCheckMarks has small configurations end in the same ways whether or not the code's
-// promises (shm.Mark, Word.Put as part of a step, World.Keep) are relied on.
-func TestCheckMarks(t *testing.T) {
-	for _, c := range checkCases {
-		if !c.marks {
-			continue
-		}
-		t.Run(c.name, func(t *testing.T) {
-			var ends [2]map[string]bool
-			for i := range ends {
-				d := c.bus.def()
-				d.ends = map[string]bool{}
-				cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true, Remember: i == 1, Limit: 300000}
-				if r := check.Run(t, cfg, c.on(d)); !r.Complete {
-					t.Fatal("not explored to the end")
-				}
-				ends[i] = d.ends
-			}
-			for s := range ends[1] {
-				if !ends[0][s] {
-					t.Errorf("missing with the marks:\n%s", s)
-				}
-			}
-			t.Logf("%d ends, %d with the marks", len(ends[1]), len(ends[0]))
-		})
-	}
 }
 
 func (c *checkCase) on(d *checkDef) func(w *check.World) {

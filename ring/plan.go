@@ -287,7 +287,7 @@ func (p *planner) message(e entry) (uint8, error) {
 	request, reply := m.flags&WantReply != 0, m.reply != 0
 	urgent := m.flags&Urgent != 0
 	allOrFail, allOrWait := m.flags&AllOrFail != 0 && !reply, m.flags&AllOrWait != 0 && !reply // R6.4
-	if m.opts&optNoWait != 0 {
+	if m.opts&optRelayed != 0 {
 		allOrFail, allOrWait = allOrFail || allOrWait, false
 	}
 	if m.kind == kindCopy {
@@ -355,6 +355,9 @@ func (p *planner) message(e entry) (uint8, error) {
 		default:
 			r.n, r.missed = g.apart(), true // R6.1
 		}
+		if m.opts&optRelayed != 0 && g.slot == e.from {
+			r.n, r.missed = g.apart(), false // R8.4: it would only drop its own message
+		}
 	}
 	if code != 0 {
 		if urgent {
@@ -376,6 +379,9 @@ func (p *planner) message(e entry) (uint8, error) {
 	}
 	p.send(m, urgent)
 	p.serials()
+	if m.opts&optRelayed != 0 && (request || reply) {
+		p.wake(e.from) // what a Limpet has to pass on next is likely the answer, or the next Request
+	}
 	return codeOK, nil
 }
 

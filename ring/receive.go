@@ -141,7 +141,6 @@ func (c *Client) pop(held int) (uint64, error) {
 		if used+1 >= min(limit, uint64(b.cfg.QueueSlots)) {
 			b.wakeSenders()
 		}
-		here.Forget(e)
 		return e, nil
 	}
 }

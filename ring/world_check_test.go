@@ -50,8 +50,7 @@ type checkDef struct {
 	layout layout
 	cached [][]freed // by slot
 	model  *model.Bus
-	record bool            // before() is played on the model, too
-	ends   map[string]bool // if not nil, how executions ended is noted here
+	record bool // before() is played on the model, too
 }
 
 func (b checkBus) def() *checkDef {
@@ -306,9 +305,6 @@ func (s *checkSim) judge() error {
 		}
 		rest, slots = append(rest, strings.Join(l, "\n")), append(slots, slot)
 	}
-	if s.def.ends != nil {
-		s.def.ends[ending(h, rest)] = true
-	}
 	j := judge{s: s, h: h, at: make([]int, len(h)), out: make([]string, len(h)), rest: rest, slots: slots, seen: map[string]bool{}}
 	if !j.search(s.def.model.Clone()) {
 		var b strings.Builder
@@ -323,21 +319,6 @@ func (s *checkSim) judge() error {
 		return fmt.Errorf("%s", strings.TrimRight(b.String(), "\n"))
 	}
 	return nil
-}
-
-// ending is all that can be told of an execution.
-func ending(h []check.Op, rest []string) string {
-	var b strings.Builder
-	for _, op := range h {
-		fmt.Fprintf(&b, "%s: %s = %v, behind", op.Process, op.Name, op.Out)
-		for i, o := range h {
-			if o.Done() && o.Return < op.Call {
-				fmt.Fprint(&b, " ", i)
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.String() + strings.Join(rest, "\n--\n")
 }
 
 // invariants looks at queues and blocks: what is queued has its bit, in a block

@@ -180,6 +180,9 @@ func (b *Bus) dispatch(from *ksock, m *Message, o origin) error {
 		}
 		copies[i].missed = true
 	}
+	if o != 0 { // a Limpet drops what it has sent itself (R8.4)
+		copies = slices.DeleteFunc(copies, func(l listener) bool { return l.ksock == from })
+	}
 
 	if asker != nil {
 		owed := from.owes(request{m.To, m.InReplyTo})
