@@ -1,7 +1,6 @@
 package limpet
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -67,17 +66,13 @@ var tails = []byte{0, 0, 0, 0x4b, 0x62, 0x75, 0x73}
 // A decoder reads the frames of a link, cut or joined as they come. Nothing is
 // allocated for a length that has not been checked.
 type decoder struct {
-	r       *bufio.Reader
+	r       reader
 	maxData uint32
 	names   map[string]string // seen before, so that most frames allocate nothing
 }
 
-// bufferSize bounds what is read ahead, and so copied in between; larger data goes
-// straight to where it belongs.
-const bufferSize = 32 << 10
-
 func newDecoder(r io.Reader, maxData uint32) *decoder {
-	return &decoder{r: bufio.NewReaderSize(r, bufferSize), maxData: maxData, names: map[string]string{}}
+	return &decoder{r: newReader(r), maxData: maxData, names: map[string]string{}}
 }
 
 // greeting reads the other side's network id.
@@ -92,19 +87,19 @@ func (d *decoder) greeting() (network uint32, err error) {
 		return 0, err
 	}
 	network = binary.BigEndian.Uint32(b[4:])
-	_, err = d.r.Discard(greetingSize)
-	return network, err
+	d.r.drop(greetingSize)
+	return network, nil
 }
 
 // begins reads n bytes, of which the first four have to be right before any more
 // are waited for.
 func (d *decoder) begins(n int, right func(word uint32) error) ([]byte, error) {
-	b, err := d.r.Peek(4)
+	b, err := d.r.peek(4)
 	if err == nil {
 		if err := right(binary.BigEndian.Uint32(b)); err != nil {
 			return nil, err
 		}
-		b, err = d.r.Peek(n)
+		b, err = d.r.peek(n)
 	}
 	if err != nil && len(b) > 0 {
 		err = cut(err)
@@ -143,8 +138,8 @@ func (d *decoder) head() (h ksock.Header, data int, err error) {
 		FinalTo:  ksock.EndPoint{Network: word(9), Ksock: word(10)},
 		Flags:    word(12),
 	}
-	d.r.Discard(headSize) // it is there
-	b, err = d.r.Peek(namePadded(int(nameLen)))
+	d.r.drop(headSize)
+	b, err = d.r.peek(namePadded(int(nameLen)))
 	if err != nil {
 		return h, 0, cut(err)
 	}
@@ -157,30 +152,35 @@ func (d *decoder) head() (h ksock.Header, data int, err error) {
 		h.Name = string(name)
 		d.names[h.Name] = h.Name
 	}
-	d.r.Discard(len(b))
+	d.r.drop(len(b))
 	return h, int(dataLen), nil
 }
 
 // inBuffer tells whether n bytes of data can be had by small.
-func inBuffer(n int) bool { return dataPadded(n)+guardSize <= bufferSize/2 }
+func inBuffer(n int) bool { return n <= mostSmall }
+
+// mostSmall is the largest data that is copied on its way to the bus, in bytes.
+const mostSmall = 16<<10 - 8
 
 // small reads the rest of a frame with n bytes of data, which stay good until the
 // next read.
 func (d *decoder) small(n int) ([]byte, error) {
-	b, err := d.r.Peek(dataPadded(n) + guardSize)
+	b, err := d.r.peek(dataPadded(n) + guardSize)
 	if err != nil {
 		return nil, cut(err)
 	}
 	if err := checkTail(b[dataPadded(n):]); err != nil {
 		return nil, err
 	}
-	d.r.Discard(len(b))
+	d.r.drop(len(b))
+	d.r.ahead = bufferSize
 	return b[:n], nil
 }
 
 // into reads the rest of a frame whose data fills to.
 func (d *decoder) into(to []byte) error {
-	if _, err := io.ReadFull(d.r, to); err != nil {
+	d.r.ahead = aheadOfLarge
+	if err := d.r.fill(to); err != nil {
 		return cut(err)
 	}
 	return d.end(len(to))
@@ -188,7 +188,7 @@ func (d *decoder) into(to []byte) error {
 
 // skip reads the rest of a frame with n bytes of data and forgets it.
 func (d *decoder) skip(n int) error {
-	if _, err := d.r.Discard(n); err != nil {
+	if err := d.r.skip(n); err != nil {
 		return cut(err)
 	}
 	return d.end(n)
@@ -196,15 +196,15 @@ func (d *decoder) skip(n int) error {
 
 // end reads what follows n bytes of data.
 func (d *decoder) end(n int) error {
-	b, err := d.r.Peek(dataPadded(n) - n + guardSize)
+	b, err := d.r.peek(dataPadded(n) - n + guardSize)
 	if err != nil {
 		return cut(err)
 	}
 	if err := checkTail(b[dataPadded(n)-n:]); err != nil {
 		return err
 	}
-	_, err = d.r.Discard(len(b))
-	return err
+	d.r.drop(len(b))
+	return nil
 }
 
 func checkTail(b []byte) error {

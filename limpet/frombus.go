@@ -1,6 +1,7 @@
 package limpet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -83,25 +84,34 @@ func (b *batch) reset() {
 func (s *session) fromBus() error {
 	var b batch
 	defer b.reset()
+	left := -1 // messages to be passed on before the Limpet ends; -1: it does not
 	for {
 		s.waits.Store(false)
 		s.turns.Add(1)
-		v, ok, err := s.k.TryView()
+		var err error
+		if left < 0 && s.last.Err() != nil {
+			left, err = s.k.Unread()
+		}
+		var v ksock.View
+		var ok bool
+		if err == nil && left != 0 {
+			v, ok, err = s.k.TryView()
+		}
 		if err == nil && ok {
 			err = s.pass(&b, v)
-			if err == ErrTerminated {
-				if err := s.flush(&b); err != nil {
-					return err
-				}
-				return ErrTerminated
-			}
+			left = max(left-1, min(left, 0))
+		}
+		if ends := err == ErrTerminated; ends || err == nil && left == 0 {
+			return cmp.Or(s.flush(&b), ErrTerminated)
 		}
 		if err == nil && (!ok || b.full()) {
 			err = s.flush(&b)
 		}
 		if err == nil && !ok {
 			s.waits.Store(true)
-			err = s.k.WaitReadable(s.ctx)
+			if err = s.k.WaitReadable(s.last); s.last.Err() != nil && s.ctx.Err() == nil {
+				err = nil
+			}
 		}
 		if err != nil {
 			return s.busError(err)

@@ -91,8 +91,13 @@ func (s *session) relay(h *ksock.Header, b *body, copy bool) error {
 		if !fatal(err) {
 			s.l.debugRefused(h, err)
 		}
+		return err
 	}
-	return err
+	if h.Name == s.l.o.Terminate { // it would hear it itself (R8.11)
+		s.finish()
+		<-s.ctx.Done()
+	}
+	return nil
 }
 
 // put does what a frame says that is no bind event.

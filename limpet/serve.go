@@ -30,6 +30,11 @@ type session struct {
 	ctx  context.Context
 	stop context.CancelCauseFunc // the first cause is why it ended
 
+	// last ends when the message at which the Limpet ends was put on the bus: what
+	// is there already is passed on. It never ends if there is no such message.
+	last   context.Context
+	finish context.CancelFunc
+
 	told map[string]bool // names that the other side was told to be bound here; fromBus's own
 
 	wmu sync.Mutex // the link's writing end
@@ -49,6 +54,11 @@ type session struct {
 func (l *Limpet) Serve(ctx context.Context, k *ksock.Ksock, link Link) error {
 	s := &session{l: l, k: k, link: link, told: map[string]bool{}}
 	s.ctx, s.stop = context.WithCancelCause(ctx)
+	s.last, s.finish = context.Background(), func() {} // whose wait ends when the Ksock is closed
+	if l.o.Terminate != "" {
+		s.last, s.finish = context.WithCancel(s.ctx)
+	}
+	defer s.finish()
 	s.d = newDecoder(counted{s}, l.o.MaxData)
 	s.names.init(k, func(err error, what, name string) {
 		if !fatal(err) {
