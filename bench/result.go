@@ -54,6 +54,8 @@ type Result struct {
 	Ring        float64 `json:"ring_per_second,omitempty"` // floor: messages of 64 bytes from a bare ring to each of Readers
 	Readers     int     `json:"readers,omitempty"`
 
+	*Pair // limpet; the latency is the round trip, PerSecond that of the stream
+
 	// Memory is what a bus takes: rest.
 	Memory *Memory `json:"memory,omitempty"`
 

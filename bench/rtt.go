@@ -25,15 +25,8 @@ func RTT(ctx context.Context, o Options) (*Result, error) {
 		if err := s.bus(); err != nil {
 			return err
 		}
-		for _, role := range []string{"replier", "asker"} {
-			if _, _, err := s.enter(role); err != nil {
-				return err
-			}
-		}
-		reports, err := s.play()
-		if err == nil {
-			s.result.Latency = reports[1].Latencies[""]
-		}
+		l, err := s.roundTrip()
+		s.result.Latency = l
 		return err
 	})
 }
@@ -117,6 +110,9 @@ func asker(w *worker) (*report, error) {
 	}
 	defer e.k.Close()
 	if err := w.begin(report{}); err != nil {
+		return nil, err
+	}
+	if err := w.joined(e.k, askName); err != nil {
 		return nil, err
 	}
 	n := uint64(0)

@@ -65,6 +65,15 @@ var jobs = []job{
 	{"frames8", "frames of 3 MiB, 1 → 8", Fan, Options{Size: frame, Listeners: 8}},
 	{"open", "open and close", Open, Options{}},
 	{"bind", "bind and unbind", Bind, Options{}},
+	{"limpet64", "a pair of Limpets, 64 B", pairUnpinned, Options{Size: 64}},
+	{"limpet4k", "a pair of Limpets, 4 KiB", pairUnpinned, Options{Size: 4 << 10}},
+	{"limpet1m", "a pair of Limpets, 1 MiB", pairUnpinned, Options{Size: 1 << 20}},
+}
+
+// pairUnpinned is Limpet wherever the scheduler wants it: four processes at once.
+func pairUnpinned(ctx context.Context, o Options) (*Result, error) {
+	o.Pin = nil
+	return Limpet(ctx, o)
 }
 
 // options are the job's in a set with options o.

@@ -64,6 +64,9 @@ type stage struct {
 
 	peer, peerDir string // if there is one
 
+	onBus   int    // of the next to enter
+	address string // where one of them listens
+
 	members []*member
 	roles   map[string]int
 }
@@ -95,6 +98,7 @@ type member struct {
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser
 	in      *json.Encoder
+	serves  bool // until the others have ended
 	reports chan *report
 	ended   chan struct{}
 }
@@ -105,7 +109,7 @@ func (s *stage) enter(role string) (*member, *report, error) {
 		s.roles = map[string]int{}
 	}
 	t := task{
-		Role: role, Memory: s.mem != nil, Wait: s.o.Wait, Size: s.o.Size, Copy: s.o.Copy,
+		Role: role, Bus: s.onBus, Address: s.address, Memory: s.mem != nil, Wait: s.o.Wait, Size: s.o.Size, Copy: s.o.Copy,
 		Duration: s.o.Duration, Listeners: s.o.Listeners, Index: s.roles[role],
 		Peer: s.peer, PeerDir: s.peerDir,
 	}
@@ -243,6 +247,9 @@ func (s *stage) play() ([]*report, error) {
 	}
 	reports := make([]*report, len(s.members))
 	for i, m := range s.members {
+		if m.serves && m.in.Encode(wordEnd) != nil {
+			_ = m.kill()
+		}
 		r, err := s.await(m)
 		if err != nil {
 			return nil, err

@@ -55,7 +55,13 @@ var targets = []struct {
 	{Target{Name: "open, p50", Unit: "ns", Further: 300e3}, []string{"open"}, p50},
 	{Target{Name: "bind, p50", Unit: "ns", Further: 50e3}, []string{"bind"}, p50},
 	{Target{Name: "unbind, p50", Unit: "ns", Further: 50e3}, []string{"bind"}, func(r []*Result) float64 { return float64(r[0].Unbind.P50) }},
+	{Target{Name: "Limpets 64 B, round trip, p50", Unit: "× (TCP + 2 buses)", First: 1.5}, []string{"limpet64"}, latencyRatio},
+	{Target{Name: "Limpets 4 KiB, round trip, p50", Unit: "× (TCP + 2 buses)", First: 1.5}, []string{"limpet4k"}, latencyRatio},
+	{Target{Name: "Limpets 1 MiB, round trip, p50", Unit: "× (TCP + 2 buses)", First: 1.5}, []string{"limpet1m"}, latencyRatio},
+	{Target{Name: "Limpets 1 MiB, stream", Unit: "× the time of TCP", First: 1.2}, []string{"limpet1m"}, func(r []*Result) float64 { return r[0].StreamRatio }},
 }
+
+func latencyRatio(r []*Result) float64 { return r[0].LatencyRatio }
 
 func p50(r []*Result) float64       { return float64(r[0].P50) }
 func perSecond(r []*Result) float64 { return r[0].PerSecond }

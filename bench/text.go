@@ -34,6 +34,15 @@ var texts = map[string]func(*Result) string{
 			"  bare ring with one producer, 64 B, %d reader(s)\n              %s messages/s to each",
 			what, r.Latency, bytesText(float64(r.Size)), r.Memcpy, r.Readers, count(r.Ring))
 	},
+	"limpet": func(r *Result) string {
+		return fmt.Sprintf("Messages of %s through a pair of Limpets over TCP loopback, %s\n"+
+			"  round trip  %v\n  one bus     %v\n  plain TCP   %v\n"+
+			"              %.2f × (TCP + 2 buses), of the medians\n"+
+			"  stream      %s messages/s, %s/s, %d sent, %d missed\n  plain TCP   %s messages/s\n"+
+			"              %.2f × the time of TCP",
+			bytesText(float64(r.Size)), r.Wait, r.Latency, r.Bus, r.TCP, r.LatencyRatio,
+			count(r.PerSecond), bytesText(r.Bytes), r.Sent, r.Missed, count(r.TCPPerSecond), r.StreamRatio)
+	},
 	"fan": func(r *Result) string {
 		return fmt.Sprintf("Announcements of %s to %d Listener(s), %s, %s\n"+
 			"  to each     %s messages/s, %s/s, %d sent, %d missed",

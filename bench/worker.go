@@ -19,6 +19,8 @@ import (
 type task struct {
 	Role      string
 	Socket    string // of the supervisor; empty: the role uses no bus
+	Bus       int
+	Address   string // that a role listens at; empty: none does yet
 	Memory    bool   // descriptor 3 is a region that the processes share
 	Wait      Wait
 	Size      int
@@ -30,8 +32,12 @@ type task struct {
 	PeerDir   string
 }
 
-// wordGo is what the parent tells it when all are ready.
-const wordGo = "go"
+// wordGo is what the parent tells it when all are ready, wordEnd what it tells those
+// who serve others when these have ended.
+const (
+	wordGo  = "go"
+	wordEnd = "end"
+)
 
 // report is what a child tells the parent: that it is ready, and how it went.
 type report struct {
@@ -39,7 +45,9 @@ type report struct {
 	Error       string
 	Unavailable *Unavailable        // the Error, if it is this
 	Thread      int                 // that will do the work, with Ready, of roles that keep to one
+	Address     string              // where it listens, with Ready
 	Messages    int64               // operations done between go and the end
+	Timed       int64               // messages of these in Elapsed, of the roles that do not time all
 	Elapsed     time.Duration       // that they took, of the roles whose rate counts
 	Latencies   map[string]*Latency // by operation
 	CPU         time.Duration       // between go and the end
@@ -54,6 +62,8 @@ var roles = map[string]func(*worker) (*report, error){
 	"announcer": announcer, "listener": listener,
 	"local":  local,
 	"opener": opener, "binder": binder,
+	"tcp ping": tcpPing, "tcp pong": tcpPong, "tcp source": tcpSource, "tcp drain": tcpDrain,
+	"limpet": serveLimpet, "spring": spring, "sink": sink,
 }
 
 // worker is a child's end.
@@ -61,10 +71,11 @@ type worker struct {
 	task
 	in    *json.Decoder
 	out   *json.Encoder
-	ctx   context.Context // never ends, but could, as users' do
-	mem   *shm.Memory     // nil without Memory
-	usage unix.Rusage     // when it began
-	peers []Peer          // that it knows
+	ctx   context.Context // ends by wordEnd, for most never; but it could, as users' do
+	end   context.CancelFunc
+	mem   *shm.Memory // nil without Memory
+	usage unix.Rusage // when it began
+	peers []Peer      // that it knows
 }
 
 // Child does the part of a workload that the parent at the other ends of in and
@@ -73,9 +84,8 @@ type worker struct {
 // the parent is gone then. peers are those beside Peers that it knows.
 func Child(in io.Reader, out io.Writer, peers ...Peer) error {
 	w := &worker{in: json.NewDecoder(in), out: json.NewEncoder(out), peers: append(Peers(), peers...)}
-	var cancel context.CancelFunc
-	w.ctx, cancel = context.WithCancel(context.Background())
-	defer cancel()
+	w.ctx, w.end = context.WithCancel(context.Background())
+	defer w.end()
 	r, err := w.work()
 	if err != nil {
 		r = &report{Error: err.Error()}
@@ -126,7 +136,9 @@ func (w *worker) begin(ready report) error {
 		return fmt.Errorf("waited for the word to go, got %q: %w", word, err)
 	}
 	go func() {
-		_ = w.in.Decode(&word) // ends when the parent does
+		for w.in.Decode(&word) == nil { // it fails when the parent ends
+			w.end()
+		}
 		os.Exit(1)
 	}()
 	return os.NewSyscallError("getrusage", unix.Getrusage(unix.RUSAGE_SELF, &w.usage))
@@ -134,7 +146,7 @@ func (w *worker) begin(ready report) error {
 
 // open opens a Ksock as the task says.
 func (w *worker) open() (*ksock.Ksock, error) {
-	return ksock.Open(w.ctx, 0, &ksock.Options{Socket: w.Socket, Spin: w.Wait.spin()})
+	return ksock.Open(w.ctx, w.Bus, &ksock.Options{Socket: w.Socket, Spin: w.Wait.spin()})
 }
 
 // step is one operation that is timed. batch of them are done by one call.

@@ -60,7 +60,7 @@ bench/README.md says how to read the figures.`,
 	f.addTo(cmd, "of each run, after a tenth of it to warm up")
 	cmd.Flags().IntVar(&rounds, "rounds", 5, "`times` that all is run")
 	cmd.AddCommand(benchFloorCommand(), benchRTTCommand(), benchFanCommand(), benchLocalCommand(),
-		benchOpenCommand(), benchBindCommand(), benchPeersCommand(), benchChildCommand())
+		benchOpenCommand(), benchBindCommand(), benchPeersCommand(), benchLimpetCommand(), benchChildCommand())
 	return cmd
 }
 
