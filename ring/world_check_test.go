@@ -4,7 +4,6 @@ package ring
 
 import (
 	"fmt"
-	"strings"
 
 	"kbus.internal/ring/check"
 	"kbus.internal/ring/model"
@@ -19,6 +18,7 @@ type checkBus struct {
 	reports bool
 	sides   bool              // a Ksock's two sides are processes of their own
 	before  func(s *checkSim) // what has happened before, one thing after the other
+	open    bool              // before leaves an entry open: no supervisor, who would finish it
 }
 
 type checkKsock struct {
@@ -175,11 +175,13 @@ func (d *checkDef) sim(w *check.World) *checkSim {
 	for i := range d.bus.ksocks {
 		s.k[i+1] = s.client(i + 1)
 	}
-	b := must(Attach(s.mem))
-	s.admin = must(b.Admin())
-	b.mu.Lock()
-	must0(b.update())
-	b.mu.Unlock()
+	if !d.bus.open {
+		s.admin = s.takeOver()
+		b := s.admin.b
+		b.mu.Lock()
+		must0(b.update())
+		b.mu.Unlock()
+	}
 	w.AtEnd(s.judge)
 	return s
 }
@@ -240,15 +242,6 @@ func (l *layout) wordName(i int) string {
 	}())
 }
 
-// An act is an operation of a history as the model knows it: one or more steps,
-// with others between them. Each tells a part of its result, and whether there
-// are more.
-type act func(m *model.Bus, step int) (out string, more bool)
-
-func once(f func(m *model.Bus) string) act {
-	return func(m *model.Bus, _ int) (string, bool) { return f(m), false }
-}
-
 // do is one operation, on the bus and for the model.
 func (s *checkSim) do(name string, a act, real func() string) string {
 	if s.w == nil {
@@ -268,9 +261,8 @@ func (s *checkSim) do(name string, a act, real func() string) string {
 	return s.w.Do(name, a, func() any { return real() }).(string)
 }
 
-// judge looks for an order of the operations that the model explains: one that
-// keeps those apart which did not overlap, and after which the queues hold what
-// they hold. What a dead process was doing may have happened in part or not.
+// judge looks for an order of the operations that the model explains (judge). What
+// a dead process was doing may have happened in part or not.
 func (s *checkSim) judge() error {
 	if n := must(Attach(s.mem)).w[wNet].Load(); n != 0 {
 		return fmt.Errorf("%d nets", n)
@@ -278,47 +270,26 @@ func (s *checkSim) judge() error {
 	if err := s.invariants(); err != nil {
 		return err
 	}
-	h := s.w.History()
-	var rest []string
-	var slots []int
+	var j judge
+	for _, op := range s.w.History() {
+		out, _ := op.Out.(string)
+		j.h = append(j.h, happened{who: op.Process, what: op.Name, act: op.In.(act), out: out, call: op.Call, ret: op.Return})
+	}
 	for i := range s.def.bus.ksocks {
 		slot := i + 1
 		if s.dead[slot] {
 			continue
 		}
-		c := s.k[slot]
-		kid := c.b.w[c.s+sKid].Load()
-		l := []string{}
-		if kid>>32 == kidOpen {
-			d := s.client(slot)
-			for {
-				x := drain(d)
-				if x == "none" {
-					break
-				}
-				if l = append(l, x); len(l) > 100 {
-					return fmt.Errorf("the queue of %d never ends", slot)
-				}
+		x := "closed"
+		if c := s.k[slot]; c.b.w[c.s+sKid].Load()>>32 == kidOpen {
+			var err error
+			if x, err = left(s.client(slot)); err != nil {
+				return err
 			}
-		} else {
-			l = append(l, "closed")
 		}
-		rest, slots = append(rest, strings.Join(l, "\n")), append(slots, slot)
+		j.rest, j.ids = append(j.rest, x), append(j.ids, uint32(slot))
 	}
-	j := judge{s: s, h: h, at: make([]int, len(h)), out: make([]string, len(h)), rest: rest, slots: slots, seen: map[string]bool{}}
-	if !j.search(s.def.model.Clone()) {
-		var b strings.Builder
-		fmt.Fprintf(&b, "no order explains the history:\n")
-		for _, op := range h {
-			fmt.Fprintf(&b, "  %3d..%3d %s: %s = %v\n", op.Call, op.Return, op.Process, op.Name, op.Out)
-		}
-		for i, slot := range slots {
-			fmt.Fprintf(&b, "  left for %d:\n%s\n", slot, rest[i])
-		}
-		b.WriteString(j.why)
-		return fmt.Errorf("%s", strings.TrimRight(b.String(), "\n"))
-	}
-	return nil
+	return j.explain(s.def.model)
 }
 
 // invariants looks at queues and blocks: what is queued has its bit, in a block
@@ -361,117 +332,6 @@ func (s *checkSim) invariants() error {
 	return nil
 }
 
-// drain takes a message and lets it go.
-func drain(c *Client) string {
-	var m Message
-	ok, err := c.Take(&m)
-	if err != nil {
-		return err.Error()
-	}
-	if !ok {
-		return "none"
-	}
-	x := describe(&m)
-	m.Release()
-	return x
-}
-
-func describe(m *Message) string {
-	return fmt.Sprint(model.Message{
-		ID: model.MessageID(m.ID), InReplyTo: model.MessageID(m.InReplyTo), To: m.To, From: m.From,
-		OrigFrom: model.EndPoint(m.OrigFrom), FinalTo: model.EndPoint(m.FinalTo), Flags: m.Flags, Name: m.Name, Data: string(m.Data()),
-	})
-}
-
-type judge struct {
-	s     *checkSim
-	h     []check.Op
-	at    []int // steps played; -1: complete
-	out   []string
-	rest  []string
-	slots []int
-	seen  map[string]bool
-	why   string
-	best  int
-}
-
-func (j *judge) search(m *model.Bus) bool {
-	key := m.Key() + fmt.Sprint(j.at, j.out)
-	if j.seen[key] {
-		return false
-	}
-	j.seen[key] = true
-	all, count := true, 0
-	for i, op := range j.h {
-		if j.at[i] == -1 {
-			count++
-			continue
-		}
-		all = all && !op.Done()
-	}
-	if all && j.ends(m.Clone(), count) {
-		return true
-	}
-	for i, op := range j.h {
-		if j.at[i] == -1 {
-			continue
-		}
-		may := true
-		for k, o := range j.h {
-			if k != i && j.at[k] != -1 && o.Done() && o.Return < op.Call {
-				may = false // that one comes first
-			}
-		}
-		if !may {
-			continue
-		}
-		step, before := j.at[i], j.out[i]
-		n := m.Clone()
-		out, more := op.In.(act)(n, step)
-		out = before + out
-		if more {
-			j.at[i]++
-			j.out[i] = out
-		} else {
-			if op.Done() && out != op.Out {
-				if count >= j.best {
-					j.best = count
-					j.why = fmt.Sprintf("  after %v the model's %s of %s = %s", j.at, op.Name, op.Process, out)
-				}
-				continue
-			}
-			j.at[i] = -1
-		}
-		if j.search(n) {
-			return true
-		}
-		j.at[i], j.out[i] = step, before
-	}
-	return false
-}
-
-func (j *judge) ends(m *model.Bus, count int) bool {
-	for i, slot := range j.slots {
-		l := []string{}
-		for {
-			x, ok, err := m.Next(uint32(slot))
-			if err != nil {
-				l = append(l, "closed")
-				break
-			}
-			if !ok {
-				break
-			}
-			l = append(l, fmt.Sprint(x))
-		}
-		if got := strings.Join(l, "\n"); got != j.rest[i] {
-			j.best, j.why = count, fmt.Sprintf("  the model leaves for %d:\n%s", slot, got)
-			return false
-		}
-	}
-	return true
-}
-
 // noLeaks wants all blocks to be free again, but for messages that wait.
 func (s *checkSim) noLeaks() error {
 	for _, c := range s.k {
@@ -500,13 +360,6 @@ func (s *checkSim) clean() *checkSim {
 	return s
 }
 
-func sent(id MessageID, err error) string {
-	if err != nil {
-		return errno(err)
-	}
-	return fmt.Sprint(id)
-}
-
 // keep tells the explorer what of the last operation stays in a Ksock's process:
 // its Client's state.
 func (s *checkSim) keep(slot int) {
@@ -528,36 +381,19 @@ func (s *checkSim) keep(slot int) {
 // send sends as the Ksock of a slot.
 func (s *checkSim) send(slot int, h Header, data string) string {
 	defer s.keep(slot)
-	return s.do("send "+h.Name, once(func(m *model.Bus) string {
-		id, err := m.Send(uint32(slot), model.Message{
-			InReplyTo: model.MessageID(h.InReplyTo), To: h.To, Flags: h.Flags, Name: h.Name, Data: data,
-		})
-		return sent(MessageID(id), err)
-	}), func() string { return sent(s.k[slot].Send(&h, []byte(data))) })
+	return s.do("send "+h.Name, sendAct(uint32(slot), h, data), func() string {
+		return sent(s.k[slot].Send(&h, []byte(data)))
+	})
 }
 
 func (s *checkSim) sendAgain(slot int) string {
 	defer s.keep(slot)
-	return s.do("send again", once(func(m *model.Bus) string {
-		id, err := m.SendAgain(uint32(slot))
-		return sent(MessageID(id), err)
-	}), func() string { return sent(s.k[slot].SendAgain()) })
+	return s.do("send again", againAct(uint32(slot)), func() string { return sent(s.k[slot].SendAgain()) })
 }
 
 func (s *checkSim) poll(slot int) string {
 	defer s.keep(slot)
-	// Whether it is writable, and then whether it is readable: two moments.
-	return s.do("poll", func(m *model.Bus, step int) (string, bool) {
-		if step == 0 {
-			_, wr, err := m.Poll(uint32(slot))
-			return fmt.Sprintln(wr, err), true
-		}
-		n, err := m.Unread(uint32(slot))
-		return fmt.Sprintln(n > 0, err), false
-	}, func() string {
-		rd, wr, err := s.k[slot].Poll()
-		return fmt.Sprintln(wr, err) + fmt.Sprintln(rd, err)
-	})
+	return s.do("poll", pollAct(uint32(slot)), func() string { return polled(s.k[slot]) })
 }
 
 // take takes a message, in one operation, and then looks at its bytes once more
@@ -570,25 +406,7 @@ func (s *checkSim) take(slot int) string {
 func (s *checkSim) read(slot int) (*Message, string) {
 	defer s.keep(slot)
 	var m Message
-	x := s.do("take", once(func(m *model.Bus) string {
-		x, ok, err := m.Next(uint32(slot))
-		if err != nil {
-			return errno(err)
-		}
-		if !ok {
-			return "none"
-		}
-		return fmt.Sprint(x)
-	}), func() string {
-		ok, err := s.k[slot].Take(&m)
-		if err != nil {
-			return errno(err)
-		}
-		if !ok {
-			return "none"
-		}
-		return describe(&m)
-	})
+	x := s.do("take", takeAct(uint32(slot)), func() string { return taken(s.k[slot], &m) })
 	kept := m
 	if m.c != nil {
 		if again := describe(&m); s.w != nil && again != x {
@@ -599,6 +417,12 @@ func (s *checkSim) read(slot int) (*Message, string) {
 	return &kept, x
 }
 
+// hold takes a message and keeps it in place.
+func (s *checkSim) hold(slot int) string {
+	defer s.keep(slot)
+	return s.do("take", takeAct(uint32(slot)), func() string { return taken(s.k[slot], new(Message)) })
+}
+
 // reply reads as Replier and answers.
 func (s *checkSim) reply(slot int, flags uint32) {
 	if m, _ := s.read(slot); m.Flags&MustReply != 0 {
@@ -607,45 +431,15 @@ func (s *checkSim) reply(slot int, flags uint32) {
 }
 
 func (s *checkSim) bind(a *Admin, slot int, name string, replier bool) string {
-	id := uint32(slot)
-	return s.do("bind "+name, func(m *model.Bus, step int) (string, bool) {
-		if step == 0 {
-			if err := m.BindBegin(id, name, replier); err != nil {
-				return errno(err), false
-			}
-			return "", true
-		}
-		return errno(m.BindEnd(id, name, replier)), false
-	}, func() string { return errno(a.Bind(slot, name, replier)) })
+	return s.do("bind "+name, bindAct(uint32(slot), name, replier), func() string { return errno(a.Bind(slot, name, replier)) })
 }
 
 func (s *checkSim) unbind(a *Admin, slot int, name string, replier bool) string {
-	id := uint32(slot)
-	return s.do("unbind "+name, func(m *model.Bus, step int) (string, bool) {
-		switch step {
-		case 0:
-			if err := m.UnbindBegin(id, name, replier); err != nil {
-				return errno(err), false
-			}
-			return "", true
-		case 1:
-			if err := m.UnbindEdit(id, name, replier); err != nil {
-				return errno(err), false
-			}
-			return "", true
-		}
-		if m.UnbindStep(id) {
-			return "", true
-		}
-		return "ok", false
-	}, func() string { return errno(a.Unbind(slot, name, replier)) })
+	return s.do("unbind "+name, unbindAct(uint32(slot), name, replier), func() string { return errno(a.Unbind(slot, name, replier)) })
 }
 
 func (s *checkSim) maxMessages(a *Admin, slot int, n uint32) string {
-	return s.do("max_messages", once(func(m *model.Bus) string {
-		n, err := m.MaxMessages(uint32(slot), n)
-		return fmt.Sprint(n, errno(err))
-	}), func() string {
+	return s.do("max_messages", maxAct(uint32(slot), n), func() string {
 		n, err := a.SetMaxMessages(slot, n)
 		return fmt.Sprint(n, errno(err))
 	})
@@ -653,17 +447,5 @@ func (s *checkSim) maxMessages(a *Admin, slot int, n uint32) string {
 
 // reap closes the Ksock of a slot, whose process is dead.
 func (s *checkSim) reap(a *Admin, slot int) string {
-	id := uint32(slot)
-	return s.do("reap", func(m *model.Bus, step int) (string, bool) {
-		if step == 0 {
-			// Of one that was reaped before, in part, the rest.
-			_ = m.CloseBegin(id)
-			return "", true
-		}
-		if m.CloseStep(id) {
-			return "", true
-		}
-		m.CloseEnd(id)
-		return "ok", false
-	}, func() string { return errno(a.Reap(slot)) })
+	return s.do("reap", closeAct(uint32(slot)), func() string { return errno(a.Reap(slot)) })
 }
