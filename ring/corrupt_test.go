@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 
 	"kbus.internal/shm"
@@ -19,7 +20,8 @@ var corruptConfig = Config{MaxKsocks: 4, MaxBindings: 40, ArenaBytes: 64 << 10, 
 // corruptImages are regions in use: Ksocks, bindings, full and empty queues,
 // urgent and kept messages, Requests unread and unanswered, messages held, one
 // with a tree of bits; with no entry in progress, one claimed, one planned.
-var corruptImages = func() (images [3][]byte) {
+var corruptImages = sync.OnceValue(func() *[3][]byte {
+	var images [3][]byte
 	n, err := corruptConfig.RegionSize()
 	mustDo(err)
 	mem := shm.Heap(n)
@@ -76,8 +78,8 @@ var corruptImages = func() (images [3][]byte) {
 	images[1] = slices.Clone(mem.Bytes())
 	b.w[wCur].Store(curWord(seq+1, 0, curClaimed))
 	images[2] = slices.Clone(mem.Bytes())
-	return images
-}()
+	return &images
+})
 
 func mustDo(err error) {
 	if err != nil {
@@ -155,7 +157,7 @@ func (d damage) apply(mem *shm.Memory) {
 // panic, go on for ever, or allocate without bound. What they return is right by
 // chance alone.
 func (d damage) use(mem *shm.Memory, mode byte) {
-	copy(mem.Bytes(), corruptImages[mode%3])
+	copy(mem.Bytes(), corruptImages()[mode%3])
 	type sim struct {
 		b *Bus
 		c *Client
@@ -262,7 +264,7 @@ func (d damage) use(mem *shm.Memory, mode byte) {
 // beyond its cap.
 func TestCorruptRegions(t *testing.T) {
 	sd := seed(t)
-	mem := shm.Heap(int64(len(corruptImages[0])))
+	mem := shm.Heap(int64(len(corruptImages()[0])))
 	var before, after runtime.MemStats
 	for i := range *corruptRuns {
 		r := rand.New(rand.NewPCG(sd, uint64(i)))
@@ -293,7 +295,7 @@ func TestCorruptRegions(t *testing.T) {
 // TestCorruptEveryWord overwrites each word of the header, the slots, the first
 // cells, blocks and plans in turn.
 func TestCorruptEveryWord(t *testing.T) {
-	mem := shm.Heap(int64(len(corruptImages[0])))
+	mem := shm.Heap(int64(len(corruptImages()[0])))
 	l, err := newLayout(corruptConfig)
 	mustDo(err)
 	var targets []int
@@ -344,11 +346,11 @@ type wordDamage struct {
 }
 
 func (w wordDamage) use(mem *shm.Memory, mode byte) {
-	old := corruptImages[mode%3]
+	old := corruptImages()[mode%3]
 	image := slices.Clone(old)
 	binary.NativeEndian.PutUint64(image[8*w.at:], w.x)
-	corruptImages[mode%3] = image
-	defer func() { corruptImages[mode%3] = old }()
+	corruptImages()[mode%3] = image
+	defer func() { corruptImages()[mode%3] = old }()
 	damage(nil).use(mem, mode)
 }
 
@@ -362,7 +364,7 @@ func FuzzRegion(f *testing.F) {
 		d[0], d[1] = byte(i), byte(i)
 		f.Add(d)
 	}
-	mem := shm.Heap(int64(len(corruptImages[0])))
+	mem := shm.Heap(int64(len(corruptImages()[0])))
 	f.Fuzz(func(t *testing.T, d []byte) {
 		if len(d) == 0 || len(d) > 1+20*damageBytes {
 			return

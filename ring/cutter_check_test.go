@@ -66,7 +66,7 @@ func TestCorruptIsBounded(t *testing.T) {
 	c := &cutter{limit: 3e6}
 	shm.SetScheduler(c)
 	defer shm.SetScheduler(nil)
-	mem := shm.Heap(int64(len(corruptImages[0])))
+	mem := shm.Heap(int64(len(corruptImages()[0])))
 	most := 0
 	for i := range *corruptRuns {
 		r := rand.New(rand.NewPCG(sd, uint64(i)))

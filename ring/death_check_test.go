@@ -101,6 +101,13 @@ var supervisorDeaths = []deathCase{
 		ksocks: []checkKsock{{binds: listener("$.A")}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
 		before: func(s *checkSim) { s.send(3, Header{Name: "$.A"}, "first") },
 	}, do: func(s *checkSim) { s.reap(s.admin, 1) }, others: bystanders},
+	{name: "reap a Listener that has a message in its hands", bus: checkBus{
+		ksocks: []checkKsock{{binds: listener("$.A")}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
+		before: func(s *checkSim) { s.send(3, Header{Name: "$.A"}, "first"); s.hold(1) },
+	}, do: func(s *checkSim) {
+		s.dead[1] = true // nobody else reads for it: that would hide what it holds
+		s.reap(s.admin, 1)
+	}, others: bystanders},
 	{name: "reap a Replier that has read one Request", bus: checkBus{
 		ksocks: []checkKsock{{binds: replier}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
 		before: func(s *checkSim) { s.send(3, request, "?"); s.send(3, request, "??"); s.take(1) },

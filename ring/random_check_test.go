@@ -3,10 +3,14 @@
 package ring
 
 import (
+	"slices"
 	"testing"
 
 	"kbus.internal/ring/check"
 )
+
+// all are all configurations.
+func all() []checkCase { return slices.Concat(larger, traps, checkCases) }
 
 // larger are configurations that are too large to be explored to the end.
 var larger = []checkCase{
@@ -76,12 +80,13 @@ var larger = []checkCase{
 }
 
 // TestCheckRandom explores all configurations, and larger ones, at random:
-// KBUS_CHECK_RANDOM executions for each process that may end early.
+// KBUS_CHECK_RANDOM executions for each process that may end early. With
+// KBUS_CHECK_PUTS=1 each Put is a step of its own.
 func TestCheckRandom(t *testing.T) {
-	for _, c := range append(larger, checkCases...) {
+	for _, c := range all() {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.bus.def()
-			cfg := check.Config{Mode: check.Random, Runs: envInt("KBUS_CHECK_RANDOM", 500), Die: c.die, Stop: c.stop, FreeSpin: true}
+			cfg := check.Config{Mode: check.Random, Runs: envInt("KBUS_CHECK_RANDOM", 500), Die: c.die, Stop: c.stop, FreeSpin: true, Puts: envInt("KBUS_CHECK_PUTS", 0) != 0}
 			check.Run(t, cfg, c.on(d))
 		})
 	}
@@ -90,7 +95,7 @@ func TestCheckRandom(t *testing.T) {
 // TestCheckBounded explores all interleavings with at most two preemptions, or as
 // many of them as KBUS_CHECK_LIMIT says.
 func TestCheckBounded(t *testing.T) {
-	for _, c := range append(larger, checkCases...) {
+	for _, c := range all() {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.bus.def()
 			cfg := check.Config{
