@@ -5,16 +5,20 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"kbus.internal/ring/model"
 	"kbus.internal/shm"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the random histories; 0: a new one each time")
+
+var shrinkFlag = flag.Int("shrink", 3000, "lists that TestShrinkingHistories does")
 
 func seed(t testing.TB) uint64 {
 	s := *seedFlag
@@ -27,19 +31,31 @@ func seed(t testing.TB) uint64 {
 
 // A pairUp does every operation on the bus and on the model, and compares.
 type pairUp struct {
-	t   testing.TB
-	w   *world
-	m   *model.Bus
-	k   []*Client // nil: closed
-	log []string
+	t    rapid.TB
+	w    *world
+	m    *model.Bus
+	k    []*Client // nil: closed
+	owed map[*Client][]answerable
+	held map[*Client][]*heldMessage
+	lent map[*Client]*Loan
+	log  []string
+}
+
+// A heldMessage is one that a Ksock has taken and reads in place.
+type heldMessage struct {
+	Message
+	was string
 }
 
 var pairConfig = Config{MaxKsocks: 6, MaxBindings: 64, ArenaBytes: 1 << 20, KeptEvents: 3, QueueSlots: 128, MaxMessageSize: 4096}
 
-func newPair(t testing.TB, mem *shm.Memory) *pairUp {
+func newPair(t rapid.TB, mem *shm.Memory) *pairUp {
 	ms := model.New(model.Config{MaxMessageSize: pairConfig.MaxMessageSize, KeptEvents: pairConfig.KeptEvents})
 	m, _ := ms.Bus(0)
-	return &pairUp{t: t, w: newWorldIn(t, pairConfig, mem), m: m, k: make([]*Client, 4)}
+	return &pairUp{
+		t: t, w: newWorldIn(t, pairConfig, mem), m: m, k: make([]*Client, 4),
+		owed: map[*Client][]answerable{}, held: map[*Client][]*heldMessage{}, lent: map[*Client]*Loan{},
+	}
 }
 
 func (p *pairUp) check(what string, got, want any) {
@@ -64,10 +80,15 @@ func errno(err error) string {
 var pairNames = []string{"$.A", "$.B", "$.A.X", "$.A.X.Y", ReplierBindEvent, "$.KBUS.UnbindEventsLost"}
 var pairBinds = []string{"$.A", "$.B", "$.A.X", "$.*", "$.%", "$.A.*", "$.A.%", "$.KBUS.*", ReplierBindEvent, ReplierBindEvent}
 
-func pick[T any](r *rand.Rand, l []T) T { return l[r.IntN(len(l))] }
+// A source is where random numbers come from: a *rand.Rand, or drawn.
+type source interface {
+	IntN(n int) int // 0 to n-1
+}
+
+func pick[T any](r source, l []T) T { return l[r.IntN(len(l))] }
 
 // step does one random operation.
-func (p *pairUp) step(r *rand.Rand) {
+func (p *pairUp) step(r source) {
 	i := r.IntN(len(p.k))
 	k := p.k[i]
 	if k == nil {
@@ -90,6 +111,9 @@ func (p *pairUp) step(r *rand.Rand) {
 		p.check(fmt.Sprintf("%d close", k.id), errno(a.Reap(k.slot)), errno(p.m.Close(k.id)))
 		k.Interrupt()
 		p.k[i] = nil
+		delete(p.owed, k)
+		delete(p.held, k)
+		delete(p.lent, k)
 	case op < 13:
 		name, rep := pick(r, pairBinds), r.IntN(2) == 0
 		p.check(fmt.Sprintf("%d bind %s %v", k.id, name, rep), errno(a.Bind(k.slot, name, rep)), errno(p.m.Bind(k.id, name, rep)))
@@ -135,8 +159,12 @@ func (p *pairUp) step(r *rand.Rand) {
 		got, err := p.w.b.Replier(name)
 		want, merr := p.m.Replier(name)
 		p.check(fmt.Sprintf("%d replier %s", k.id, name), fmt.Sprint(got, errno(err)), fmt.Sprint(want, errno(merr)))
-	case op < 66:
-		p.take(k)
+	case op < 37:
+		p.lend(r, k)
+	case op < 41:
+		p.release(r, k)
+	case op < 69:
+		p.take(r, k)
 	default:
 		p.send(r, k)
 	}
@@ -156,29 +184,75 @@ type answerable struct {
 	id    MessageID
 }
 
-var answerables = map[*Client][]answerable{}
-
-func (p *pairUp) take(k *Client) {
-	var m Message
-	ok, err := k.Take(&m)
+func (p *pairUp) take(r source, k *Client) {
+	x := new(heldMessage)
+	m := &x.Message
+	ok, err := k.Take(m)
 	want, mok, merr := p.m.Next(k.id)
 	what := fmt.Sprintf("%d next", k.id)
 	p.check(what, fmt.Sprint(ok, errno(err)), fmt.Sprint(mok, errno(merr)))
 	if !ok {
 		return
 	}
-	got := model.Message{
-		ID: model.MessageID(m.ID), InReplyTo: model.MessageID(m.InReplyTo), To: m.To, From: m.From,
-		OrigFrom: model.EndPoint(m.OrigFrom), FinalTo: model.EndPoint(m.FinalTo), Flags: m.Flags, Name: m.Name, Data: string(m.Data()),
-	}
-	p.check(what, got, want)
+	p.check(what, m.forModel(), want)
 	if m.Flags&MustReply != 0 {
-		answerables[k] = append(answerables[k], answerable{m.From, m.ID})
+		p.owed[k] = append(p.owed[k], answerable{m.From, m.ID})
+	}
+	if r.IntN(4) == 3 && len(p.held[k]) < 8 {
+		x.was = describe(m)
+		p.held[k] = append(p.held[k], x)
+		return
 	}
 	m.Release()
 }
 
-func (p *pairUp) send(r *rand.Rand, k *Client) {
+// release lets go of a message that is still as it was when it was taken (I7).
+func (p *pairUp) release(r source, k *Client) {
+	l := p.held[k]
+	if len(l) == 0 {
+		return
+	}
+	i := r.IntN(len(l))
+	p.check(fmt.Sprintf("%d release", k.id), describe(&l[i].Message), l[i].was)
+	l[i].Release()
+	p.held[k] = slices.Delete(l, i, i+1)
+}
+
+// lend borrows memory for a message, or gives it back unsent.
+func (p *pairUp) lend(r source, k *Client) {
+	if l := p.lent[k]; l != nil {
+		p.log = append(p.log, fmt.Sprintf("%d gives back a loan", k.id))
+		l.Release()
+		delete(p.lent, k)
+		return
+	}
+	n := r.IntN(300)
+	l, err := k.Loan(n)
+	want := "ok"
+	if k.mode == ReadOnly {
+		want = "EBADF"
+	}
+	p.check(fmt.Sprintf("%d loan of %d", k.id, n), errno(err), want)
+	if err == nil {
+		p.lent[k] = l
+	}
+}
+
+// end closes all Ksocks, and wants all memory back.
+func (p *pairUp) end() {
+	for i, k := range p.k {
+		if k == nil {
+			continue
+		}
+		for len(p.held[k]) > 0 && i%2 == 0 { // the others' processes just end
+			p.release(rand.New(rand.NewPCG(0, 0)), k)
+		}
+		p.check(fmt.Sprintf("%d close", k.id), errno(p.w.a.Reap(k.slot)), errno(p.m.Close(k.id)))
+	}
+	p.w.leaks(0)
+}
+
+func (p *pairUp) send(r source, k *Client) {
 	h := Header{Name: pick(r, pairNames), Flags: pick(r, []uint32{0, 0, Urgent, AllOrFail, AllOrWait, AllOrWait, AllOrFail | AllOrWait, MustReply | Synthetic | 1<<20})}
 	switch r.IntN(6) {
 	case 0, 1:
@@ -187,11 +261,11 @@ func (p *pairUp) send(r *rand.Rand, k *Client) {
 			h.To = uint32(r.IntN(8))
 		}
 	case 2, 3:
-		if l := answerables[k]; len(l) > 0 {
+		if l := p.owed[k]; len(l) > 0 {
 			j := r.IntN(len(l))
 			h.To, h.InReplyTo = l[j].asker, l[j].id
 			if r.IntN(3) > 0 {
-				answerables[k] = append(l[:j:j], l[j+1:]...)
+				p.owed[k] = append(l[:j:j], l[j+1:]...)
 			}
 		}
 	}
@@ -205,6 +279,12 @@ func (p *pairUp) send(r *rand.Rand, k *Client) {
 		h.Name = pick(r, []string{"", "$.", "$.*", "$.A.", "x", "$." + strings.Repeat("a", 999), "$." + strings.Repeat("a", 998)})
 	}
 	data := strings.Repeat("d", r.IntN(80)*r.IntN(2))
+	loan := p.lent[k]
+	if loan != nil {
+		loan.Shrink(len(data))
+		data = data[:len(loan.Data())]
+		copy(loan.Data(), data)
+	}
 	mm := model.Message{
 		ID: model.MessageID(h.ID), InReplyTo: model.MessageID(h.InReplyTo), To: h.To,
 		OrigFrom: model.EndPoint(h.OrigFrom), FinalTo: model.EndPoint(h.FinalTo), Flags: h.Flags, Name: h.Name, Data: data,
@@ -213,7 +293,13 @@ func (p *pairUp) send(r *rand.Rand, k *Client) {
 	var id MessageID
 	var mid model.MessageID
 	var err, merr error
-	if how == "send" {
+	if how == "send" && loan != nil {
+		id, err = k.SendLoan(&h, loan)
+		mid, merr = p.m.Send(k.id, mm)
+		if loan.Data() == nil {
+			delete(p.lent, k)
+		}
+	} else if how == "send" {
 		id, err = k.Send(&h, []byte(data))
 		mid, merr = p.m.Send(k.id, mm)
 	} else {
@@ -252,17 +338,45 @@ func TestHistoriesAgainstModel(t *testing.T) {
 		for range 150 {
 			p.step(r)
 		}
-		for _, k := range p.k {
-			if k != nil {
-				if err := p.w.a.Reap(k.slot); err != nil {
-					t.Fatal(err)
-				}
-				delete(answerables, k)
-			}
-		}
-		p.w.leaks(0)
+		p.end()
 		if t.Failed() {
 			t.Fatal(strings.Join(p.log, "\n"))
 		}
 	}
+}
+
+// drawn draws from a rapid.T, so that what fails is made shorter.
+type drawn struct{ *rapid.T }
+
+func (d drawn) IntN(n int) int { return rapid.IntRange(0, n-1).Draw(d.T, "n") }
+
+// TestShrinkingHistories does random lists of operations as
+// TestHistoriesAgainstModel does, and makes one that fails as short as it can.
+func TestShrinkingHistories(t *testing.T) {
+	sd := seed(t)
+	set := func(name, value string) {
+		if err := flag.Set(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("rapid.seed", fmt.Sprint(sd))
+	set("rapid.nofailfile", "true")
+	set("rapid.checks", fmt.Sprint(*shrinkFlag)) // and a fifth of it with -short
+	set("rapid.steps", "60")
+	size, err := pairConfig.RegionSize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := shm.Heap(size)
+	lists, operations := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		p := newPair(rt, mem)
+		rt.Repeat(map[string]func(*rapid.T){"operation": func(rt *rapid.T) {
+			p.step(drawn{rt})
+			operations++
+		}})
+		p.end()
+		lists++
+	})
+	t.Logf("%d lists, %d operations", lists, operations)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"kbus.internal/shm"
 )
@@ -15,12 +16,12 @@ import (
 var small = Config{MaxKsocks: 6, MaxBindings: 32, ArenaBytes: 256 << 10, KeptEvents: 4, QueueSlots: 128}
 
 type world struct {
-	t testing.TB
+	t rapid.TB // a *testing.T, or one that shrinks
 	b *Bus
 	a *Admin
 }
 
-func newWorld(t testing.TB, c Config) *world {
+func newWorld(t rapid.TB, c Config) *world {
 	t.Helper()
 	n, err := c.RegionSize()
 	if err != nil {
@@ -30,7 +31,7 @@ func newWorld(t testing.TB, c Config) *world {
 }
 
 // newWorldIn makes a world in memory that may have been one before.
-func newWorldIn(t testing.TB, c Config, mem *shm.Memory) *world {
+func newWorldIn(t rapid.TB, c Config, mem *shm.Memory) *world {
 	t.Helper()
 	clear(mem.Bytes())
 	w, err := worldIn(t, c, mem)
@@ -41,7 +42,7 @@ func newWorldIn(t testing.TB, c Config, mem *shm.Memory) *world {
 }
 
 // worldIn makes a world in memory that is all zeros.
-func worldIn(t testing.TB, c Config, mem *shm.Memory) (*world, error) {
+func worldIn(t rapid.TB, c Config, mem *shm.Memory) (*world, error) {
 	if err := Format(mem, c); err != nil {
 		return nil, err
 	}

@@ -94,15 +94,7 @@ func TestWrapsAgainstModel(t *testing.T) {
 				for range 200 {
 					p.step(r)
 				}
-				for _, k := range p.k {
-					if k != nil {
-						if err := p.w.a.Reap(k.slot); err != nil {
-							t.Fatal(err)
-						}
-						delete(answerables, k)
-					}
-				}
-				p.w.leaks(0)
+				p.end()
 			}
 		})
 	}
