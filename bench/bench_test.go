@@ -61,7 +61,7 @@ func checkRun(t *testing.T, r *Result, roles ...string) {
 	var got []string
 	for _, p := range r.Processes {
 		got = append(got, p.Role)
-		if p.Messages < 1 || p.CPUTime <= 0 {
+		if p.Resident <= 0 || p.Shared < 0 || p.Role != "crowd" && p.Role != "busy" && (p.Messages < 1 || p.CPUTime <= 0) {
 			t.Errorf("%s: %+v", r.Workload, p)
 		}
 	}
@@ -148,10 +148,10 @@ func TestPin(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		m, _, err := s.enter("pong")
-		if err != nil {
+		if err := s.enter("pong"); err != nil {
 			t.Fatal(err)
 		}
+		m := s.members[i]
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.cmd.Process.Pid))
 		if err != nil || len(tasks) < 2 {
 			t.Fatal(tasks, err)
@@ -239,9 +239,9 @@ func TestFailures(t *testing.T) {
 	shmtest.CheckFiles(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	for name, test := range map[string]struct{ command, want string }{
-		"no words": {"true", "replier ended too early"},
+		"no words": {"true", "asker ended too early"},
 		"words":    {"echo no such thing >&2; exit 3", "exit status 3) no such thing"},
-		"a report": {`read task; echo '{"Error":"out of order"}'; cat >/dev/null`, "replier: out of order"},
+		"a report": {`read task; echo '{"Error":"out of order"}'; cat >/dev/null`, "asker: out of order"},
 		"killed":   {`read task; echo '{"Ready":true}'; kill -9 $$`, "ended too early (signal: killed)"},
 	} {
 		o := short(Options{})
@@ -273,15 +273,15 @@ func TestCancel(t *testing.T) {
 // A process ends with its parent, however busy it is: with its standard input.
 func TestOrphan(t *testing.T) {
 	for _, role := range []string{"pong", "reader"} {
-		s := &stage{o: short(Options{Wait: Spin})}
+		s := &stage{o: short(Options{Wait: Spin}), result: &Result{}}
 		s.ctx, s.end = context.WithCancelCause(t.Context())
 		if err := s.memory(ringWords * 8); err != nil {
 			t.Fatal(err)
 		}
-		m, _, err := s.enter(role)
-		if err != nil {
+		if err := s.enter(role); err != nil {
 			t.Fatal(err)
 		}
+		m := s.members[0]
 		if err := m.in.Encode(wordGo); err != nil {
 			t.Fatal(err)
 		}
@@ -342,17 +342,18 @@ func TestKilledParent(t *testing.T) {
 func killedParent() error {
 	o := short(Options{Wait: Spin})
 	o.Duration = time.Hour
-	s := &stage{o: o}
+	s := &stage{o: o, result: &Result{}}
 	s.ctx, s.end = context.WithCancelCause(context.Background())
 	if err := s.memory(4096); err != nil {
 		return err
 	}
 	for _, role := range []string{"pong", "ping"} {
-		m, _, err := s.enter(role)
-		if err == nil {
-			err = m.in.Encode(wordGo)
+		if err := s.enter(role); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	for _, m := range s.members {
+		if err := m.in.Encode(wordGo); err != nil {
 			return err
 		}
 	}

@@ -35,7 +35,7 @@ func opener(w *worker) (*report, error) {
 	}
 	var k *ksock.Ksock
 	return w.timed(1, step{"open", func() (err error) {
-		k, err = w.open()
+		k, err = ksock.Open(w.ctx, 0, w.options())
 		return err
 	}}, step{"close", func() error { return k.Close() }})
 }
@@ -45,7 +45,6 @@ func binder(w *worker) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer k.Close()
 	if err := w.begin(report{}); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"kbus.internal/ksock"
@@ -11,38 +12,28 @@ import (
 // fanQueue is how many messages each Listener's queue holds: the most there is.
 const fanQueue = 4096
 
-// Fan measures announcements of one process to Listeners in processes of their
-// own. The sender waits for the slowest (AllOrWait), so none may be missed.
+// Fan measures announcements of Senders processes, all to the same name, to
+// Listeners in processes of their own. Senders wait for the slowest (AllOrWait),
+// so none may be missed.
 func Fan(ctx context.Context, o Options) (*Result, error) {
 	return measure(ctx, o, "fan", func(s *stage) error {
-		o, r := &s.o, s.result
-		r.ofMessages(*o)
-		r.Wait, r.Listeners, r.MaxMessages = o.Wait, o.Listeners, fanQueue
-		if err := s.bus(); err != nil {
-			return err
-		}
-		// The sender enters last, but is to have the first of the CPUs.
-		if n := len(o.Pin); n > 0 {
-			pin := make([]int, o.Listeners+1)
-			for i := range pin {
-				pin[i] = o.Pin[(i+1)%n]
-			}
-			pin[o.Listeners] = o.Pin[0]
-			o.Pin = pin
-		}
-		for range o.Listeners {
-			if _, _, err := s.enter("listener"); err != nil {
-				return err
-			}
-		}
-		if _, _, err := s.enter("announcer"); err != nil {
+		r, senders := s.result, s.o.Senders
+		r.ofMessages(s.o)
+		r.Wait, r.Senders, r.Listeners, r.MaxMessages = s.o.Wait, senders, s.o.Listeners, fanQueue
+		roles := append(slices.Repeat([]string{"announcer"}, senders), slices.Repeat([]string{"listener"}, s.o.Listeners)...)
+		if err := s.set(roles...); err != nil {
 			return err
 		}
 		reports, err := s.play()
-		if err == nil {
-			r.count(reports[:o.Listeners], reports[o.Listeners].Messages)
+		if err != nil {
+			return err
 		}
-		return err
+		sent := int64(0)
+		for _, a := range reports[:senders] {
+			sent += a.Messages
+		}
+		r.count(reports[senders:], sent)
+		return nil
 	})
 }
 
@@ -63,11 +54,10 @@ func announcer(w *worker) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer e.k.Close()
 	if err := w.begin(report{}); err != nil {
 		return nil, err
 	}
-	h := ksock.Header{Name: fanName, Flags: ksock.AllOrWait}
+	h := ksock.Header{Name: w.name(fanName), Flags: ksock.AllOrWait}
 	n := uint64(0)
 	for begin := now(); now()-begin < int64(w.Duration); {
 		for range 16 {
@@ -77,45 +67,54 @@ func announcer(w *worker) (*report, error) {
 			}
 		}
 	}
-	return &report{Messages: int64(n)}, e.finish()
+	return &report{Messages: int64(n)}, e.finish(endName)
 }
 
 func listener(w *worker) (*report, error) {
-	e, err := w.openEnd()
+	e, err := w.openListener(fanQueue, fanName, endName)
 	if err != nil {
 		return nil, err
-	}
-	defer e.k.Close()
-	if _, err := e.k.SetMaxMessages(w.ctx, fanQueue); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{fanName, endName} {
-		if err := e.k.Bind(w.ctx, name, ksock.Listener); err != nil {
-			return nil, err
-		}
 	}
 	if err := w.begin(report{}); err != nil {
 		return nil, err
 	}
-	n, begin, over := uint64(0), int64(0), false
-	check := func(h *ksock.Header, is bool) error {
-		switch {
-		case h.Name == endName:
-			over = true
-		case !is:
-			return fmt.Errorf("another message than number %d", n+1)
-		default:
-			n++
+	count, begin, over := int64(0), int64(0), false
+	var senders order
+	check := func(h *ksock.Header, data []byte) error {
+		if h.Name == endName {
+			over = senders.over(w.Senders)
+			return nil
 		}
+		if n := senders.next(h.From); !marked(data, w.Size, n) {
+			return fmt.Errorf("another message than number %d", n)
+		}
+		count++
 		return nil
 	}
 	for !over {
-		if err := e.receive(n+1, check); err != nil {
+		if err := e.receive(check); err != nil {
 			return nil, err
 		}
 		if begin == 0 {
 			begin = now()
 		}
 	}
-	return &report{Messages: int64(n), Elapsed: time.Duration(now() - begin)}, nil
+	return &report{Messages: count, Elapsed: time.Duration(now() - begin)}, nil
+}
+
+// openListener opens a Listener to messages of a name, and to their end.
+func (w *worker) openListener(queue uint32, name, last string) (*end, error) {
+	e, err := w.openEnd()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := e.k.SetMaxMessages(w.ctx, queue); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{w.bound(name), last} {
+		if err := e.k.Bind(w.ctx, name, ksock.Listener); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
 }

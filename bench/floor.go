@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,10 +49,8 @@ func (s *stage) pingPong() (*Latency, error) {
 	if err := s.memory(4096); err != nil {
 		return nil, err
 	}
-	for _, role := range []string{"pong", "ping"} {
-		if _, _, err := s.enter(role); err != nil {
-			return nil, err
-		}
+	if err := s.enter("pong", "ping"); err != nil {
+		return nil, err
 	}
 	r, err := s.play()
 	if err != nil {
@@ -121,7 +120,7 @@ func (s *stage) memcpy() (*Latency, error) {
 	if err := s.memory(max(4096, int64(s.o.Size+7)&^7)); err != nil {
 		return nil, err
 	}
-	if _, _, err := s.enter("copier"); err != nil {
+	if err := s.enter("copier"); err != nil {
 		return nil, err
 	}
 	r, err := s.play()
@@ -164,20 +163,17 @@ func (s *stage) ring() (float64, error) {
 	if err := s.memory(ringWords * 8); err != nil {
 		return 0, err
 	}
-	for range s.o.Listeners {
-		if _, _, err := s.enter("reader"); err != nil {
-			return 0, err
-		}
+	if err := s.enter("producer"); err != nil {
+		return 0, err
 	}
-	if _, _, err := s.enter("producer"); err != nil {
+	if err := s.enter(slices.Repeat([]string{"reader"}, s.o.Listeners)...); err != nil {
 		return 0, err
 	}
 	reports, err := s.play()
 	if err != nil {
 		return 0, err
 	}
-	sent := reports[s.o.Listeners].Messages
-	return slowest(reports[:s.o.Listeners], sent)
+	return slowest(reports[1:], reports[0].Messages)
 }
 
 // slowest is the rate of the slowest reader, all of which have to have got what was sent.

@@ -95,17 +95,47 @@ func (r *recorder) add(d int64) {
 }
 
 func (r *recorder) latency() (*Latency, error) {
-	raw, err := r.h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	l, err := latencyOf(r.h)
 	if err != nil {
-		return nil, fmt.Errorf("encode the histogram: %w", err)
+		return nil, err
 	}
-	l := &Latency{
-		P50: r.h.ValueAtQuantile(50), P90: r.h.ValueAtQuantile(90), P99: r.h.ValueAtQuantile(99),
-		P999: r.h.ValueAtQuantile(99.9), P9999: r.h.ValueAtQuantile(99.99), Max: r.h.Max(),
-		Count: r.h.TotalCount(), Clock: r.clock, Histogram: string(raw),
-	}
+	l.Clock = r.clock
 	if r.batch > 1 {
 		l.Batch = r.batch
 	}
 	return l, nil
+}
+
+func latencyOf(h *hdrhistogram.Histogram) (*Latency, error) {
+	raw, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+	if err != nil {
+		return nil, fmt.Errorf("encode the histogram: %w", err)
+	}
+	return &Latency{
+		P50: h.ValueAtQuantile(50), P90: h.ValueAtQuantile(90), P99: h.ValueAtQuantile(99),
+		P999: h.ValueAtQuantile(99.9), P9999: h.ValueAtQuantile(99.99), Max: h.Max(),
+		Count: h.TotalCount(), Histogram: string(raw),
+	}, nil
+}
+
+// together is the times of several processes as those of one.
+func together(all []*Latency) (*Latency, error) {
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	sum := hdrhistogram.New(1, longest, 3)
+	for _, l := range all {
+		h, err := hdrhistogram.Decode([]byte(l.Histogram))
+		if err != nil {
+			return nil, fmt.Errorf("decode a histogram: %w", err)
+		}
+		if n := sum.Merge(h); n > 0 {
+			return nil, fmt.Errorf("%d times are too long for one histogram", n)
+		}
+	}
+	l, err := latencyOf(sum)
+	if err == nil {
+		l.Clock, l.Batch = all[0].Clock, all[0].Batch
+	}
+	return l, err
 }

@@ -59,7 +59,7 @@ func Limpet(ctx context.Context, o Options) (*Result, error) {
 		if p.TCPPerSecond, err = s.tcpStream(); err != nil {
 			return err
 		}
-		if reports, err = s.across("sink", "spring"); err != nil {
+		if reports, err = s.across("drain", "spring"); err != nil {
 			return err
 		}
 		r.PerSecond, r.Sent = reports[0].perSecond(), reports[1].Messages
@@ -71,35 +71,27 @@ func Limpet(ctx context.Context, o Options) (*Result, error) {
 
 // roundTrip is RTT on a stage with a bus.
 func (s *stage) roundTrip() (*Latency, error) {
-	for _, role := range []string{"replier", "asker"} {
-		if _, _, err := s.enter(role); err != nil {
-			return nil, err
-		}
-	}
-	reports, err := s.play()
-	if err != nil {
+	if err := s.enter("asker", "replier"); err != nil {
 		return nil, err
 	}
-	return reports[1].Latencies[""], nil
+	l, _, err := s.ask()
+	return l, err
 }
 
 // across lets far play on bus 1 and near on bus 0, with a pair of Limpets in between.
 func (s *stage) across(far, near string) ([]*report, error) {
 	for i, role := range []string{far, near} {
 		s.onBus = 1 - i
-		if _, _, err := s.enter(role); err != nil {
+		if err := s.enter(role); err != nil {
 			return nil, err
 		}
 	}
-	s.address = ""
+	s.address = "" // the first Limpet listens, the second connects to it
 	for bus := range 2 {
 		s.onBus = bus
-		m, ready, err := s.enter("limpet")
-		if err != nil {
+		if err := s.start("limpet", nil, &s.extras); err != nil {
 			return nil, err
 		}
-		m.serves = true
-		s.address = ready.Address // the second connects to the first
 	}
 	s.onBus = 0
 	return s.play()
@@ -180,7 +172,7 @@ const (
 	streamBytes = 32 << 20
 )
 
-func (w *worker) window() (most, step uint64) {
+func (w *worker) underWay() (most, step uint64) {
 	most = uint64(min(max(streamBytes/w.Size, 4), streamMost))
 	return most, most / 4
 }
@@ -196,7 +188,6 @@ func spring(w *worker) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer e.k.Close()
 	if err := e.k.Bind(w.ctx, ackName, ksock.Listener); err != nil {
 		return nil, err
 	}
@@ -207,7 +198,7 @@ func spring(w *worker) (*report, error) {
 		return nil, err
 	}
 	h := ksock.Header{Name: streamName, Flags: ksock.AllOrWait}
-	most, step := w.window()
+	most, step := w.underWay()
 	n, acked := uint64(0), uint64(0)
 	for begin := now(); now()-begin < int64(w.Duration); {
 		for n-acked >= most {
@@ -223,15 +214,14 @@ func spring(w *worker) (*report, error) {
 			return nil, err
 		}
 	}
-	return &report{Messages: int64(n)}, e.finish()
+	return &report{Messages: int64(n)}, e.finish(endName)
 }
 
-func sink(w *worker) (*report, error) {
+func drain(w *worker) (*report, error) {
 	e, err := w.openEnd()
 	if err != nil {
 		return nil, err
 	}
-	defer e.k.Close()
 	if _, err := e.k.SetMaxMessages(w.ctx, fanQueue); err != nil {
 		return nil, err
 	}
@@ -247,22 +237,21 @@ func sink(w *worker) (*report, error) {
 		return nil, err
 	}
 	n, begun, begin, over := uint64(0), uint64(0), int64(0), false
-	most, step := w.window()
-	check := func(h *ksock.Header, is bool) error {
-		switch {
-		case h.Name == endName:
+	most, step := w.underWay()
+	check := func(h *ksock.Header, data []byte) error {
+		if h.Name == endName {
 			over = true
-		case !is:
-			return fmt.Errorf("another message than number %d", n+1)
-		default:
-			n++
+			return nil
+		}
+		if n++; !marked(data, w.Size, n) {
+			return fmt.Errorf("another message than number %d", n)
 		}
 		return nil
 	}
 	ack := ksock.Announce(ackName, nil)
 	ack.Flags |= ksock.AllOrWait
 	for !over {
-		if err := e.receive(n+1, check); err != nil {
+		if err := e.receive(check); err != nil {
 			return nil, err
 		}
 		if begin == 0 || n == most && begun < n { // by then the memory is there

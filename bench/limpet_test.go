@@ -18,11 +18,11 @@ func TestLimpet(t *testing.T) {
 		checkLatency(t, "one bus", r.Bus)
 		checkLatency(t, "TCP", r.TCP)
 		checkRun(t, r, "tcp pong", "tcp ping", "replier", "asker", "replier", "asker", "limpet", "limpet",
-			"tcp drain", "tcp source", "sink", "spring", "limpet", "limpet")
+			"tcp drain", "tcp source", "drain", "spring", "limpet", "limpet")
 		if a, b := messages(r, "asker"), messages(r, "replier"); a != b {
 			t.Errorf("%d Requests, %d Replies", a, b)
 		}
-		if a, b := messages(r, "spring"), messages(r, "sink"); a != b || r.Missed != 0 || r.Sent != a {
+		if a, b := messages(r, "spring"), messages(r, "drain"); a != b || r.Missed != 0 || r.Sent != a {
 			t.Errorf("%d sent, %d heard: %+v", a, b, r)
 		}
 		if r.TCPPerSecond <= 0 || r.PerSecond <= 0 || r.LatencyRatio <= 0 || r.StreamRatio <= 0 || r.Size != size {

@@ -20,18 +20,29 @@ func Local(ctx context.Context, o Options) (*Result, error) {
 	})
 }
 
+// Send measures sending alone, and receiving alone, in one process: a few
+// announcements are sent, then these are received.
+func Send(ctx context.Context, o Options) (*Result, error) {
+	return measure(ctx, o, "send", func(s *stage) error {
+		s.result.ofMessages(s.o)
+		l, err := s.alone("sender")
+		if err == nil {
+			s.result.Latency, s.result.Receive = l["send"], l["receive"]
+		}
+		return err
+	})
+}
+
 // alone is a bus with one process in one role.
 func (s *stage) alone(role string) (map[string]*Latency, error) {
-	if err := s.bus(); err != nil {
-		return nil, err
-	}
-	if _, _, err := s.enter(role); err != nil {
+	if err := s.set(role); err != nil {
 		return nil, err
 	}
 	reports, err := s.play()
 	if err != nil {
 		return nil, err
 	}
+	s.result.PerSecond = reports[0].Rate
 	return reports[0].Latencies, nil
 }
 
@@ -39,14 +50,14 @@ func (s *stage) alone(role string) (map[string]*Latency, error) {
 type pair struct {
 	from, to *end
 	h        ksock.Header
-	n        uint64
-	check    func(*ksock.Header, bool) error
+	sent, n  uint64 // n: received
+	check    func(*ksock.Header, []byte) error
 }
 
 func (w *worker) openPair() (*pair, error) {
-	p := &pair{h: ksock.Header{Name: fanName}}
-	p.check = func(_ *ksock.Header, is bool) error {
-		if !is {
+	p := &pair{h: ksock.Header{Name: w.name(fanName)}}
+	p.check = func(_ *ksock.Header, data []byte) error {
+		if p.n++; !marked(data, w.Size, p.n) {
 			return fmt.Errorf("another message than number %d", p.n)
 		}
 		return nil
@@ -56,28 +67,27 @@ func (w *worker) openPair() (*pair, error) {
 		return nil, err
 	}
 	if p.to, err = w.openEnd(); err != nil {
-		p.from.k.Close()
 		return nil, err
 	}
-	if err = p.to.k.Bind(w.ctx, fanName, ksock.Listener); err != nil {
-		p.close()
+	if err = p.to.k.Bind(w.ctx, w.bound(fanName), ksock.Listener); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// pass sends one message and receives it.
-func (p *pair) pass() error {
-	p.n++
-	if err := p.from.send(&p.h, p.n); err != nil {
-		return err
-	}
-	return p.to.receive(p.n, p.check)
+func (p *pair) send() error {
+	p.sent++
+	return p.from.send(&p.h, p.sent)
 }
 
-func (p *pair) close() {
-	p.from.k.Close()
-	p.to.k.Close()
+func (p *pair) receive() error { return p.to.receive(p.check) }
+
+// pass sends one message and receives it.
+func (p *pair) pass() error {
+	if err := p.send(); err != nil {
+		return err
+	}
+	return p.receive()
 }
 
 func local(w *worker) (*report, error) {
@@ -85,17 +95,34 @@ func local(w *worker) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
 	if err := w.begin(report{}); err != nil {
 		return nil, err
 	}
-	const batch = 16 // such that reading the clock is small beside it
-	return w.timed(batch, step{do: func() error {
+	return w.timed(batch, step{"", batched(p.pass)})
+}
+
+// batch is how often what is short is done between two readings of the clock,
+// which are small beside it then.
+const batch = 16
+
+func batched(do func() error) func() error {
+	return func() error {
 		for range batch {
-			if err := p.pass(); err != nil {
+			if err := do(); err != nil {
 				return err
 			}
 		}
 		return nil
-	}})
+	}
+}
+
+func sender(w *worker) (*report, error) {
+	p, err := w.openPair()
+	if err != nil {
+		return nil, err
+	}
+	if err := w.begin(report{}); err != nil {
+		return nil, err
+	}
+	return w.timed(batch, step{"send", batched(p.send)}, step{"receive", batched(p.receive)})
 }

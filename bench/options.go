@@ -43,12 +43,30 @@ type Options struct {
 	Size      int           // bytes of data in a message
 	Copy      bool          // copy messages in and out (Send, Next) instead of using them in place (Loan, View)
 	Listeners int           // default 1
+	Senders   int           // or askers; default 1
+	Stages    int           // between sender and Listener
+	Rate      float64       // messages a second; 0: as fast as they go
+
+	// What there is besides, on the bus and on the machine.
+	Ksocks   int // open, and not used
+	Bindings int // to other names
+	Depth    int // parts of the name for which a wildcard stands; 0: no wildcard
+	Busy     int // processes that use a CPU each
+	Slow     int // Listeners that do not keep up
+	Stopped  int // Listeners that are stopped by SIGSTOP
+
+	// Strace has the system calls counted, which makes them many times slower.
+	Strace bool
 }
 
 // Limits of Options.
 const (
 	MaxSize      = 8 << 20 // fits the default limit of a bus, and several into its arena
-	MaxListeners = 64
+	MaxListeners = 64      // and senders, stages, busy processes
+	MaxKsocks    = 1000
+	MaxBindings  = 16_000
+	MaxDepth     = 100
+	MaxRate      = 100_000_000
 )
 
 // check sets the defaults, and refuses what can not be done.
@@ -65,6 +83,9 @@ func (o Options) check() (Options, error) {
 	if o.Listeners == 0 {
 		o.Listeners = 1
 	}
+	if o.Senders == 0 {
+		o.Senders = 1
+	}
 	bad := func(format string, args ...any) (Options, error) {
 		return o, fmt.Errorf("%w: %w", ErrOptions, fmt.Errorf(format, args...))
 	}
@@ -77,6 +98,22 @@ func (o Options) check() (Options, error) {
 		return bad("messages of %d bytes: possible are 0 to %d", o.Size, MaxSize)
 	case o.Listeners < 0 || o.Listeners > MaxListeners:
 		return bad("%d Listeners: possible are 1 to %d", o.Listeners, MaxListeners)
+	case o.Senders < 0 || o.Senders > MaxListeners:
+		return bad("%d senders: possible are 1 to %d", o.Senders, MaxListeners)
+	case !(o.Rate >= 0 && o.Rate <= MaxRate):
+		return bad("%v messages a second: possible are 0 (as fast as they go) to %d", o.Rate, MaxRate)
+	}
+	for _, x := range []struct {
+		what    string
+		n, most int
+	}{
+		{"stages", o.Stages, MaxListeners}, {"idle Ksocks", o.Ksocks, MaxKsocks}, {"bindings", o.Bindings, MaxBindings},
+		{"parts of a name", o.Depth, MaxDepth}, {"busy processes", o.Busy, MaxListeners},
+		{"slow Listeners", o.Slow, MaxListeners}, {"stopped Listeners", o.Stopped, MaxListeners},
+	} {
+		if x.n < 0 || x.n > x.most {
+			return bad("%d %s: possible are 0 to %d", x.n, x.what, x.most)
+		}
 	}
 	allowed, err := AllowedCPUs()
 	if err != nil {

@@ -105,7 +105,8 @@ func PeerRTT(ctx context.Context, o Options, p *Peer) (*Result, error) {
 	return measurePeer(ctx, o, "rtt", p, func(s *stage) error {
 		reports, err := s.cast(roles)
 		if err == nil {
-			s.result.Latency = reports[len(reports)-1].Latencies[""]
+			last := reports[len(reports)-1]
+			s.result.Latency, s.result.PerSecond = last.Latencies[""], last.Rate
 		}
 		return err
 	})
@@ -160,10 +161,8 @@ func measurePeer(ctx context.Context, o Options, workload string, p *Peer, f fun
 
 // cast has processes for the roles enter and play.
 func (s *stage) cast(roles []string) ([]*report, error) {
-	for _, role := range roles {
-		if _, _, err := s.enter(role); err != nil {
-			return nil, err
-		}
+	if err := s.enter(roles...); err != nil {
+		return nil, err
 	}
 	return s.play()
 }

@@ -25,6 +25,7 @@ type Result struct {
 
 	Size      int     `json:"size"` // bytes of data in a message
 	InPlace   bool    `json:"in_place,omitempty"`
+	Copied    bool    `json:"copied,omitempty"` // in and out
 	Listeners int     `json:"listeners,omitempty"`
 	Senders   int     `json:"senders,omitempty"` // or askers
 	Stages    int     `json:"stages,omitempty"`  // between sender and Listener
@@ -35,11 +36,13 @@ type Result struct {
 	Busy      int     `json:"busy,omitempty"`    // processes that did nothing but use a CPU
 	Slow      int     `json:"slow,omitempty"`    // Listeners that could not keep up
 	Stopped   int     `json:"stopped,omitempty"` // Listeners stopped by SIGSTOP
+	Traced    bool    `json:"traced,omitempty"`  // strace counted system calls: times mean nothing
 
 	// Latency is what the workload is about, if it measures times: of rtt and floor
 	// the round trip, of oneway the way there, of open and bind these.
 	*Latency
 	Memcpy      *Latency `json:"memcpy,omitempty"`      // floor: a copy of Size bytes into shared memory
+	Receive     *Latency `json:"receive,omitempty"`     // send: taking the message
 	Close       *Latency `json:"close,omitempty"`       // open
 	Unbind      *Latency `json:"unbind,omitempty"`      // bind
 	Uncorrected *Latency `json:"uncorrected,omitempty"` // oneway: from when it was sent, not from when it was to be
@@ -49,6 +52,17 @@ type Result struct {
 	Bytes     float64 `json:"bytes_per_second"` // of data, likewise
 	Sent      int64   `json:"sent,omitempty"`
 	Missed    int64   `json:"missed"` // by all Listeners together that were to keep up
+
+	// ToFloor is how many times the Floor, a result of the same round, this is:
+	// longer, or less often. A floor has a round trip, a copy and a ring: a round trip, and open
+	// and bind, are compared with the first, each step of oneway with half of it,
+	// what one process does with the second, and rates with the third.
+	Floor   string  `json:"floor,omitempty"`
+	ToFloor float64 `json:"to_floor,omitempty"`
+
+	// Skew is by how many nanoseconds the clocks of the two ends of oneway may
+	// have been apart.
+	Skew int64 `json:"skew_ns,omitempty"`
 
 	MaxMessages int     `json:"max_messages,omitempty"`    // of each Listener's queue
 	Ring        float64 `json:"ring_per_second,omitempty"` // floor: messages of 64 bytes from a bare ring to each of Readers
@@ -94,7 +108,7 @@ const (
 )
 
 // ofMessages takes over what the messages are like.
-func (r *Result) ofMessages(o Options) { r.Size, r.InPlace = o.Size, !o.Copy }
+func (r *Result) ofMessages(o Options) { r.Size, r.InPlace, r.Copied = o.Size, !o.Copy, o.Copy }
 
 // conclude fills in what follows from the rest.
 func (r *Result) conclude() {
@@ -115,6 +129,7 @@ func (r *Result) name() string {
 		}
 	}
 	add(r.Size > 0 || r.InPlace, "size", r.Size)
+	add(r.Copied, "copied", true)
 	add(r.Wait != "", "wait", r.Wait)
 	add(r.Senders > 1, "senders", r.Senders)
 	add(r.Listeners > 0, "listeners", r.Listeners)

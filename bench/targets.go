@@ -52,6 +52,8 @@ var targets = []struct {
 	{Target{Name: "announcements 64 B, 1 → 8", Unit: "/s", AtLeast: true, Further: 1e6}, []string{"fan8"}, perSecond},
 	{Target{Name: "frames of 3 MiB in place, 1 → 1", Unit: "/s", AtLeast: true, Further: 600e3}, []string{"frames1"}, perSecond},
 	{Target{Name: "frames of 3 MiB in place, 1 → 8", Unit: "/s", AtLeast: true, Further: 200e3}, []string{"frames8"}, perSecond},
+	{Target{Name: "send with 10,000 bindings, p50", Unit: "× with 10", Further: 1.2}, []string{"send10k", "send10"}, byMedian},
+	{Target{Name: "send with 256 idle Ksocks, p50", Unit: "× with 2", Further: 1.2}, []string{"sendk256", "sendk2"}, byMedian},
 	{Target{Name: "open, p50", Unit: "ns", Further: 300e3}, []string{"open"}, p50},
 	{Target{Name: "bind, p50", Unit: "ns", Further: 50e3}, []string{"bind"}, p50},
 	{Target{Name: "unbind, p50", Unit: "ns", Further: 50e3}, []string{"bind"}, func(r []*Result) float64 { return float64(r[0].Unbind.P50) }},
@@ -59,6 +61,10 @@ var targets = []struct {
 	{Target{Name: "Limpets 4 KiB, round trip, p50", Unit: "× (TCP + 2 buses)", First: 1.5}, []string{"limpet4k"}, latencyRatio},
 	{Target{Name: "Limpets 1 MiB, round trip, p50", Unit: "× (TCP + 2 buses)", First: 1.5}, []string{"limpet1m"}, latencyRatio},
 	{Target{Name: "Limpets 1 MiB, stream", Unit: "× the time of TCP", First: 1.2}, []string{"limpet1m"}, func(r []*Result) float64 { return r[0].StreamRatio }},
+	{Target{Name: "a bus at rest, resident with the supervisor's data", Unit: "B", Further: 4 << 20}, []string{"rest"}, func(r []*Result) float64 { return float64(r[0].Memory.Bus + r[0].Memory.Private) }},
+	// Less than what top shows as 0.1 %.
+	{Target{Name: "a bus at rest with a Listener, CPU time a second", Unit: "ns", Further: 500e3}, []string{"rest"}, func(r []*Result) float64 { return r[0].Memory.CPUTime }},
+	{Target{Name: "beside a stopped Listener, p99", Unit: "× alone", Further: 1.1}, []string{"stopped"}, func(r []*Result) float64 { return ratio(r[0].P99, r[0].Alone.P99) }},
 }
 
 func latencyRatio(r []*Result) float64 { return r[0].LatencyRatio }
@@ -141,6 +147,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 	if disturbed {
 		fmt.Fprintf(w, "\n~N: N rounds were disturbed by other programs or by the hypervisor (steal), and do not count\nunless all were: then the figure means little.\n")
 	}
+	fmt.Fprintf(w, "\n× floor: of a round trip, of half of one for each step of a way, of a copy for what one process does, of a bare ring for rates.\n")
 	_, err := fmt.Fprintf(w, "\nMessages missed by Listeners: %d.\n", missed)
 	return err
 }
@@ -156,17 +163,20 @@ func (r *Report) measured(t io.Writer) (missed int64) {
 		byName[x.Name] = append(byName[x.Name], x)
 		missed += x.Missed
 	}
-	fmt.Fprintf(t, "MEASURED\tp50\tp99\tp99.9\trate\n")
+	fmt.Fprintf(t, "MEASURED\tp50\tp99\tp99.9\trate\t× floor\tCPU\n")
 	for _, name := range names {
 		for _, p := range []struct {
 			part string
-			of   func(*Result) (*Latency, float64)
+			of   func(*Result) figures
 		}{
-			{"", func(x *Result) (*Latency, float64) { return x.Latency, x.PerSecond }},
-			{", copy", func(x *Result) (*Latency, float64) { return x.Memcpy, 0 }},
-			{", bare ring", func(x *Result) (*Latency, float64) { return nil, x.Ring }},
-			{", close", func(x *Result) (*Latency, float64) { return x.Close, 0 }},
-			{", unbind", func(x *Result) (*Latency, float64) { return x.Unbind, 0 }},
+			{"", func(x *Result) figures { return figures{x.Latency, x.PerSecond, x.ToFloor, x.cpu()} }},
+			{", copy", func(x *Result) figures { return figures{l: x.Memcpy} }},
+			{", bare ring", func(x *Result) figures { return figures{rate: x.Ring} }},
+			{", receive", func(x *Result) figures { return figures{l: x.Receive} }},
+			{", since sent", func(x *Result) figures { return figures{l: x.Uncorrected} }},
+			{", alone", func(x *Result) figures { return figures{l: x.Alone} }},
+			{", close", func(x *Result) figures { return figures{l: x.Close} }},
+			{", unbind", func(x *Result) figures { return figures{l: x.Unbind} }},
 		} {
 			row(t, name+p.part, byName[name], p.of)
 		}
@@ -174,34 +184,45 @@ func (r *Report) measured(t io.Writer) (missed int64) {
 	return missed
 }
 
+// figures are what a row shows; what is zero was not measured.
+type figures struct {
+	l                    *Latency
+	rate, toFloor, cpuNs float64
+}
+
 // row writes the medians of one thing, if it was measured.
-func row(t io.Writer, name string, results []*Result, of func(*Result) (*Latency, float64)) {
-	var p [3][]int64
-	var rates []float64
+func row(t io.Writer, name string, results []*Result, of func(*Result) figures) {
+	columns := []struct {
+		text   func(float64) string
+		values []float64
+	}{
+		{text: nanos[float64]}, {text: nanos[float64]}, {text: nanos[float64]},
+		{text: func(v float64) string { return amount(v, "/s") }}, {text: func(v float64) string { return fmt.Sprintf("%.2f", v) }}, {text: nanos[float64]},
+	}
+	some := false
 	for _, x := range results {
-		l, rate := of(x)
-		if l != nil {
-			p[0], p[1], p[2] = append(p[0], l.P50), append(p[1], l.P99), append(p[2], l.P999)
+		f := of(x)
+		values := []float64{0, 0, 0, f.rate, f.toFloor, f.cpuNs}
+		if f.l != nil {
+			copy(values, []float64{float64(f.l.P50), float64(f.l.P99), float64(f.l.P999)})
 		}
-		if rate > 0 {
-			rates = append(rates, rate)
+		for i, v := range values {
+			if v > 0 {
+				columns[i].values = append(columns[i].values, v)
+				some = some || i < 4
+			}
 		}
 	}
-	if p[0] == nil && rates == nil {
+	if !some {
 		return
 	}
 	fmt.Fprint(t, name)
-	for _, values := range p {
+	for _, c := range columns {
 		fmt.Fprint(t, "\t")
-		if values != nil {
-			slices.Sort(values)
-			fmt.Fprint(t, nanos(median(values)))
+		if c.values != nil {
+			slices.Sort(c.values)
+			fmt.Fprint(t, c.text(median(c.values)))
 		}
-	}
-	fmt.Fprint(t, "\t")
-	if rates != nil {
-		slices.Sort(rates)
-		fmt.Fprint(t, amount(median(rates), "/s"))
 	}
 	fmt.Fprintln(t)
 }
@@ -233,6 +254,8 @@ func amount(v float64, unit string) string {
 	switch unit {
 	case "ns":
 		return nanos(v)
+	case "B":
+		return bytesText(v)
 	case "/s":
 		return strings.TrimSpace(count(v)) + "/s"
 	}

@@ -23,7 +23,7 @@ func TestSet(t *testing.T) {
 		t.Fatalf("%d lines, %d results, %d targets", len(progress), len(report.Results), len(report.Targets))
 	}
 	for _, g := range report.Targets {
-		if g.Result <= 0 || g.Low > g.Result || g.High < g.Result || len(g.Rounds) != 2 || len(g.Disturbed) != 2 {
+		if g.Result <= 0 && g.Unit != "ns" || g.Low > g.Result || g.High < g.Result || len(g.Rounds) != 2 || len(g.Disturbed) != 2 {
 			t.Errorf("%+v", g)
 		}
 	}
@@ -33,9 +33,15 @@ func TestSet(t *testing.T) {
 		j := jobs[i%len(jobs)]
 		r[j.id] = x
 		names[x.Name]++
-		if x.Missed != 0 || x.Round != i/len(jobs)+1 || x.Listeners != j.with.Listeners && x.Readers != j.with.Listeners ||
-			x.Size != j.with.Size || j.with.Wait != "" && x.Wait != j.with.Wait {
+		if x.Missed != 0 && x.Workload != "mix" || x.Round != i/len(jobs)+1 || x.Listeners != j.with.Listeners && x.Readers != j.with.Listeners ||
+			x.Senders != max(j.with.Senders, 1) && j.with.Senders > 0 || x.Stages != j.with.Stages || x.Rate != j.with.Rate ||
+			x.Ksocks != j.with.Ksocks || x.Bindings != j.with.Bindings || x.Depth != j.with.Depth || x.Busy != j.with.Busy ||
+			x.Slow != j.with.Slow || x.Stopped != j.with.Stopped ||
+			x.Size != j.with.Size || x.Copied != j.with.Copy || j.with.Wait != "" && x.Wait != j.with.Wait {
 			t.Errorf("%s was run in another way: %+v", j.id, x)
+		}
+		if (x.ToFloor > 0) != (j.floor != "") || j.floor != "" && x.Floor != r[j.floor].Name {
+			t.Errorf("%s is %v times %q", j.id, x.ToFloor, x.Floor)
 		}
 	}
 	if len(names) != len(jobs) {
@@ -50,6 +56,9 @@ func TestSet(t *testing.T) {
 		"frames of 3 MiB in place, 1 → 8":      r["frames8"].PerSecond,
 		"unbind, p50":                          float64(r["bind"].Unbind.P50),
 		"send and receive in one process, p50": float64(r["local"].P50),
+		"send with 10,000 bindings, p50":       float64(r["send10k"].P50) / float64(r["send10"].P50),
+		"send with 256 idle Ksocks, p50":       float64(r["sendk256"].P50) / float64(r["sendk2"].P50),
+		"beside a stopped Listener, p99":       float64(r["stopped"].P99) / float64(r["stopped"].Alone.P99),
 	} {
 		got := -1.0
 		for _, g := range report.Targets {
@@ -75,6 +84,17 @@ func TestSet(t *testing.T) {
 	}
 	if _, err := Set(t.Context(), o, 0, nil); !errors.Is(err, ErrOptions) {
 		t.Errorf("no rounds: %v", err)
+	}
+	// A floor is that of what is compared with it.
+	for id, want := range map[string]float64{
+		"asleep": float64(r["asleep"].P50) / float64(r["futex"].P50),
+		"oneway": 2 * float64(r["oneway"].P50) / float64(r["cacheline"].P50),
+		"fan8":   r["futex"].Ring / r["fan8"].PerSecond,
+		"local":  float64(r["local"].P50) / float64(r["cacheline"].Memcpy.P50),
+	} {
+		if got := r[id].ToFloor; got != want {
+			t.Errorf("%s: %v times its floor, want %v", id, got, want)
+		}
 	}
 	report.Targets[1].Disturbed = []bool{true}
 	var b strings.Builder

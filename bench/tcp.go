@@ -33,12 +33,8 @@ func (s *stage) tcpStream() (perSecond float64, err error) {
 func (r *report) perSecond() float64 { return float64(r.Timed) / r.Elapsed.Seconds() }
 
 func (s *stage) tcp(listens, connects string) ([]*report, error) {
-	_, ready, err := s.enter(listens)
-	if err != nil {
-		return nil, err
-	}
-	s.address = ready.Address
-	if _, _, err := s.enter(connects); err != nil {
+	s.address = ""
+	if err := s.enter(listens, connects); err != nil {
 		return nil, err
 	}
 	return s.play()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,26 +18,22 @@ import (
 
 // task is what the parent tells a child first.
 type task struct {
-	Role      string
-	Socket    string // of the supervisor; empty: the role uses no bus
-	Bus       int
-	Address   string // that a role listens at; empty: none does yet
-	Memory    bool   // descriptor 3 is a region that the processes share
-	Wait      Wait
-	Size      int
-	Copy      bool
-	Duration  time.Duration
-	Listeners int
-	Index     int // among the processes of this role
-	Peer      string
-	PeerDir   string
+	Role     string
+	Socket   string // of the supervisor; empty: the role uses no bus
+	Bus      int
+	Address  string // that a role listens at; empty: none does yet
+	Memory   bool   // descriptor 3 is a region that the processes share
+	Workload string
+	Index    int // among the processes of this role
+	Peer     string
+	PeerDir  string
+	Options
 }
 
-// wordGo is what the parent tells it when all are ready, wordEnd what it tells those
-// who serve others when these have ended.
+// Words that the parent says.
 const (
-	wordGo  = "go"
-	wordEnd = "end"
+	wordGo   = "go"   // all are ready
+	wordOver = "over" // to those that only are there: the others have finished
 )
 
 // report is what a child tells the parent: that it is ready, and how it went.
@@ -49,10 +46,14 @@ type report struct {
 	Messages    int64               // operations done between go and the end
 	Timed       int64               // messages of these in Elapsed, of the roles that do not time all
 	Elapsed     time.Duration       // that they took, of the roles whose rate counts
+	Rate        float64             // of operations, of the roles that time each
+	Skew        int64               // ns by which its clock may be off, of the roles that share one
 	Latencies   map[string]*Latency // by operation
 	CPU         time.Duration       // between go and the end
 	Voluntary   int64               // context switches, since it waited
 	Forced      int64               // context switches, for another
+	Resident    int64               // bytes, at the end
+	Shared      int64               // of these in shared memory
 }
 
 // roles are what a child can be.
@@ -60,10 +61,12 @@ var roles = map[string]func(*worker) (*report, error){
 	"ping": ping, "pong": pong, "copier": copier, "producer": producer, "reader": reader,
 	"asker": asker, "replier": replier,
 	"announcer": announcer, "listener": listener,
-	"local":  local,
+	"source": source, "stage": relay, "sink": sink,
+	"local": local, "sender": sender,
 	"opener": opener, "binder": binder,
+	"crowd": crowd, "busy": busy, "slow": slow, "stopped": idle, "idle": idle, "supervisor": resting,
 	"tcp ping": tcpPing, "tcp pong": tcpPong, "tcp source": tcpSource, "tcp drain": tcpDrain,
-	"limpet": serveLimpet, "spring": spring, "sink": sink,
+	"limpet": serveLimpet, "spring": spring, "drain": drain,
 }
 
 // worker is a child's end.
@@ -71,11 +74,13 @@ type worker struct {
 	task
 	in    *json.Decoder
 	out   *json.Encoder
-	ctx   context.Context // ends by wordEnd, for most never; but it could, as users' do
-	end   context.CancelFunc
+	ctx   context.Context // ends with wordOver
+	over  context.CancelFunc
 	mem   *shm.Memory // nil without Memory
 	usage unix.Rusage // when it began
-	peers []Peer      // that it knows
+
+	ksocks []*ksock.Ksock // to close
+	peers  []Peer         // that it knows
 }
 
 // Child does the part of a workload that the parent at the other ends of in and
@@ -84,8 +89,8 @@ type worker struct {
 // the parent is gone then. peers are those beside Peers that it knows.
 func Child(in io.Reader, out io.Writer, peers ...Peer) error {
 	w := &worker{in: json.NewDecoder(in), out: json.NewEncoder(out), peers: append(Peers(), peers...)}
-	w.ctx, w.end = context.WithCancel(context.Background())
-	defer w.end()
+	w.ctx, w.over = context.WithCancel(context.Background())
+	defer w.over()
 	r, err := w.work()
 	if err != nil {
 		r = &report{Error: err.Error()}
@@ -97,6 +102,10 @@ func Child(in io.Reader, out io.Writer, peers ...Peer) error {
 func (w *worker) work() (*report, error) {
 	if err := w.in.Decode(&w.task); err != nil {
 		return nil, fmt.Errorf("no task on standard input: %w", err)
+	}
+	if w.Strace {
+		// Without this a debugger has to be an ancestor, where Yama is in force.
+		_ = unix.Prctl(unix.PR_SET_PTRACER, unix.PR_SET_PTRACER_ANY, 0, 0, 0)
 	}
 	role, ok := roles[w.Role]
 	if !ok {
@@ -112,6 +121,11 @@ func (w *worker) work() (*report, error) {
 		defer mem.Close()
 		w.mem = mem
 	}
+	defer func() {
+		for _, k := range w.ksocks {
+			k.Close()
+		}
+	}()
 	r, err := role(w)
 	if err != nil {
 		return nil, err
@@ -122,7 +136,19 @@ func (w *worker) work() (*report, error) {
 	}
 	r.CPU = cpuOf(&u) - cpuOf(&w.usage)
 	r.Voluntary, r.Forced = u.Nvcsw-w.usage.Nvcsw, u.Nivcsw-w.usage.Nivcsw
-	return r, nil
+	m, err := residentOf(os.Getpid())
+	r.Resident, r.Shared = m.private+m.file+m.shared, m.shared
+	return r, err
+}
+
+// name is what messages of that name are called, and bound where they are bound to.
+func (w *worker) name(name string) string { return name + strings.Repeat(".x", w.Depth) }
+
+func (w *worker) bound(name string) string {
+	if w.Depth > 0 {
+		return name + ".*"
+	}
+	return name
 }
 
 // begin tells the parent that all is prepared, and returns when it says go.
@@ -136,17 +162,26 @@ func (w *worker) begin(ready report) error {
 		return fmt.Errorf("waited for the word to go, got %q: %w", word, err)
 	}
 	go func() {
-		for w.in.Decode(&word) == nil { // it fails when the parent ends
-			w.end()
+		for w.in.Decode(&word) == nil {
+			w.over()
 		}
-		os.Exit(1)
+		os.Exit(1) // the parent is gone
 	}()
 	return os.NewSyscallError("getrusage", unix.Getrusage(unix.RUSAGE_SELF, &w.usage))
 }
 
-// open opens a Ksock as the task says.
+// open opens a Ksock as the task says. It is closed when the worker has seen what
+// memory the process takes.
 func (w *worker) open() (*ksock.Ksock, error) {
-	return ksock.Open(w.ctx, w.Bus, &ksock.Options{Socket: w.Socket, Spin: w.Wait.spin()})
+	k, err := ksock.Open(w.ctx, w.Bus, w.options())
+	if err == nil {
+		w.ksocks = append(w.ksocks, k)
+	}
+	return k, err
+}
+
+func (w *worker) options() *ksock.Options {
+	return &ksock.Options{Socket: w.Socket, Spin: w.Wait.spin()}
 }
 
 // step is one operation that is timed. batch of them are done by one call.
@@ -159,12 +194,13 @@ type step struct {
 // a warm-up of a tenth of it.
 func (w *worker) timed(batch int64, steps ...step) (*report, error) {
 	recorders := make([]*recorder, len(steps))
-	count := int64(0)
+	count, rate := int64(0), 0.0
 	for _, d := range []time.Duration{w.Duration / 10, w.Duration} {
 		for i := range steps {
 			recorders[i] = newRecorder(batch)
 		}
-		for start, t := now(), int64(0); t-start < int64(d); {
+		start, before := now(), count
+		for t := int64(0); t-start < int64(d); {
 			for i := range steps {
 				before := now()
 				if err := steps[i].do(); err != nil {
@@ -175,8 +211,9 @@ func (w *worker) timed(batch int64, steps ...step) (*report, error) {
 			}
 			count += batch
 		}
+		rate = float64(count-before) / time.Duration(now()-start).Seconds()
 	}
-	r := &report{Messages: count, Latencies: map[string]*Latency{}}
+	r := &report{Messages: count, Rate: rate, Latencies: map[string]*Latency{}}
 	for i, s := range steps {
 		l, err := recorders[i].latency()
 		if err != nil {

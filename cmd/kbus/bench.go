@@ -51,30 +51,37 @@ bench/README.md says how to read the figures.`,
 			if err != nil {
 				return err
 			}
-			if f.json {
+			switch {
+			case f.json:
 				return printJSON(out, report)
+			case f.benchstat:
+				return bench.WriteBenchstat(out, report.Results...)
 			}
 			return report.WriteTable(out)
 		},
 	}
 	f.addTo(cmd, "of each run, after a tenth of it to warm up")
 	cmd.Flags().IntVar(&rounds, "rounds", 5, "`times` that all is run")
-	cmd.AddCommand(benchFloorCommand(), benchRTTCommand(), benchFanCommand(), benchLocalCommand(),
-		benchOpenCommand(), benchBindCommand(), benchPeersCommand(), benchLimpetCommand(), benchChildCommand())
+	cmd.AddCommand(benchFloorCommand(), benchRTTCommand(), benchOneWayCommand(), benchPipelineCommand(), benchMixCommand(),
+		benchFanCommand(), benchSendCommand(), benchLocalCommand(), benchOpenCommand(), benchBindCommand(), benchRestCommand(),
+		benchPeersCommand(), benchLimpetCommand(), benchChildCommand())
 	return cmd
 }
 
 // benchFlags are those that workloads have in common.
 type benchFlags struct {
-	o       bench.Options
-	seconds float64
-	json    bool
+	o               bench.Options
+	seconds         float64
+	place           *bool // flag in-place, where there is one
+	json, benchstat bool
 }
 
 func (f *benchFlags) addTo(cmd *cobra.Command, seconds string) {
 	cmd.Flags().Float64Var(&f.seconds, "seconds", 1, "`time` "+seconds)
 	cmd.Flags().IntSliceVar(&f.o.Pin, "pin", nil, "`CPU`s for the processes in turn, such as 0,1")
 	addJSONFlag(cmd, &f.json)
+	cmd.Flags().BoolVar(&f.benchstat, "benchstat", false, "print the form that benchstat reads")
+	cmd.MarkFlagsMutuallyExclusive("json", "benchstat")
 }
 
 func (f *benchFlags) addWait(cmd *cobra.Command, choice string, standard bench.Wait) {
@@ -92,9 +99,22 @@ func (f *benchFlags) addListeners(cmd *cobra.Command, what string) {
 	cmd.Flags().IntVar(&f.o.Listeners, "listeners", 1, "`N`, "+what)
 }
 
-// addInPlace adds the choice; its result has to be put into the options.
-func addInPlace(cmd *cobra.Command, inPlace *bool) {
-	cmd.Flags().BoolVar(inPlace, "in-place", true, "use messages where they lie; false copies them in and out")
+func (f *benchFlags) addRate(cmd *cobra.Command, standard float64, what string) {
+	cmd.Flags().Float64Var(&f.o.Rate, "rate", standard, "`R`, "+what)
+}
+
+func (f *benchFlags) addInPlace(cmd *cobra.Command) {
+	f.place = cmd.Flags().Bool("in-place", true, "use messages where they lie; false copies them in and out")
+}
+
+// addBesides adds what there may be on the bus and on the machine besides.
+func (f *benchFlags) addBesides(cmd *cobra.Command) {
+	n := func(to *int, name, what string) { cmd.Flags().IntVar(to, name, 0, "`N`, "+what) }
+	n(&f.o.Ksocks, "ksocks", "how many further Ksocks are open, and idle")
+	n(&f.o.Bindings, "bindings", "how many bindings there are to other names")
+	n(&f.o.Depth, "depth", "how many parts of the name a wildcard stands for; 0: bound without one")
+	n(&f.o.Busy, "busy", "how many processes use a CPU each")
+	cmd.Flags().BoolVar(&f.o.Strace, "strace", false, "count system calls by strace: the times mean nothing then")
 }
 
 // run calls do with the options that the flags say.
@@ -103,6 +123,7 @@ func (f *benchFlags) run(ctx context.Context, do func(bench.Options) error) erro
 		return usagef("--seconds %v: more than 0, and at most a day", f.seconds)
 	}
 	f.o.Duration = time.Duration(math.Ceil(f.seconds * float64(time.Second)))
+	f.o.Copy = f.place != nil && !*f.place
 	err := do(f.o)
 	switch {
 	case errors.Is(err, bench.ErrOptions):
@@ -120,140 +141,15 @@ func workload(cmd *cobra.Command, f *benchFlags, measure func(context.Context, b
 		if err != nil {
 			return err
 		}
-		if f.json {
+		switch {
+		case f.json:
 			return printJSON(cmd.OutOrStdout(), result)
+		case f.benchstat:
+			return bench.WriteBenchstat(cmd.OutOrStdout(), result)
 		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), result)
 		return err
 	})
-}
-
-func benchFloorCommand() *cobra.Command {
-	var f benchFlags
-	cmd := &cobra.Command{
-		Use:   "floor",
-		Short: "What the machine can do without a bus",
-		Long: `Measure the round trip between two processes without a bus: of a cache line that
-both spin on (--wait spin), or of a futex that each sleeps on (--wait sleep). Then
-a copy of --size bytes into memory that processes share, and a bare ring with one
-producer and --listeners readers that loses nothing.`,
-		Example: "  kbus bench floor --wait spin --pin 0,1 --seconds 5 --json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return workload(cmd, &f, bench.Floor)
-		},
-	}
-	f.addTo(cmd, "in all: half of it for the round trip")
-	f.addWait(cmd, "spin or sleep", bench.Spin)
-	f.addSize(cmd)
-	f.addListeners(cmd, "how many readers the ring has")
-	return cmd
-}
-
-func benchRTTCommand() *cobra.Command {
-	var (
-		f       benchFlags
-		inPlace bool
-	)
-	cmd := &cobra.Command{
-		Use:   "rtt",
-		Short: "Round trip of a Request and its Reply",
-		Long: `Measure the round trip of a Request and its Reply between two processes. Both
-carry --size bytes, which are used in place and not touched but for the first and
-last eight; with --in-place=false they are copied in and out.`,
-		Example: `  kbus bench rtt --size 64 --wait spin --pin 0,1 --seconds 5 --json
-  kbus bench rtt --size 3M --wait sleep`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.o.Copy = !inPlace
-			return workload(cmd, &f, bench.RTT)
-		},
-	}
-	f.addTo(cmd, "of the measurement, after a tenth of it to warm up")
-	f.addWait(cmd, "spin, sleep (at once), or adaptive (spin, then sleep)", bench.Adaptive)
-	f.addSize(cmd)
-	addInPlace(cmd, &inPlace)
-	return cmd
-}
-
-func benchFanCommand() *cobra.Command {
-	var (
-		f       benchFlags
-		inPlace bool
-	)
-	cmd := &cobra.Command{
-		Use:   "fan",
-		Short: "Announcements of one process to many Listeners",
-		Long: `Measure how many announcements a second one process gets to all of --listeners
-processes. It waits for the slowest, so none may be missed.`,
-		Example: `  kbus bench fan --size 64 --listeners 8 --seconds 5 --json
-  kbus bench fan --size 3M --listeners 8`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.o.Copy = !inPlace
-			return workload(cmd, &f, bench.Fan)
-		},
-	}
-	f.addTo(cmd, "of sending")
-	f.addWait(cmd, "spin, sleep (at once), or adaptive (spin, then sleep)", bench.Adaptive)
-	f.addSize(cmd)
-	f.addListeners(cmd, "how many processes listen")
-	addInPlace(cmd, &inPlace)
-	return cmd
-}
-
-func benchLocalCommand() *cobra.Command {
-	var (
-		f       benchFlags
-		inPlace bool
-	)
-	cmd := &cobra.Command{
-		Use:     "local",
-		Short:   "Send and receive in one process",
-		Long:    "Measure sending an announcement and receiving it, by turns in one process that has\nthe bus for itself.",
-		Example: "  kbus bench local --size 64 --pin 0",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			f.o.Copy = !inPlace
-			return workload(cmd, &f, bench.Local)
-		},
-	}
-	f.addTo(cmd, "of the measurement, after a tenth of it to warm up")
-	f.addSize(cmd)
-	addInPlace(cmd, &inPlace)
-	return cmd
-}
-
-func benchOpenCommand() *cobra.Command {
-	var f benchFlags
-	cmd := &cobra.Command{
-		Use:     "open",
-		Short:   "Open and close Ksocks",
-		Long:    "Measure opening a Ksock and closing it, in a process that has no other.",
-		Example: "  kbus bench open --json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return workload(cmd, &f, bench.Open)
-		},
-	}
-	f.addTo(cmd, "of the measurement, after a tenth of it to warm up")
-	return cmd
-}
-
-func benchBindCommand() *cobra.Command {
-	var f benchFlags
-	cmd := &cobra.Command{
-		Use:     "bind",
-		Short:   "Bind and unbind",
-		Long:    "Measure binding a Ksock to a name as Listener, and unbinding it.",
-		Example: "  kbus bench bind --json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return workload(cmd, &f, bench.Bind)
-		},
-	}
-	f.addTo(cmd, "of the measurement, after a tenth of it to warm up")
-	return cmd
 }
 
 // benchChildCommand is what the processes of a workload run.
