@@ -13,6 +13,15 @@ func (s *sentinel) Error() string { return s.text }
 // Is makes errors.Is find the errno.
 func (s *sentinel) Is(target error) bool { return target == s.errno }
 
+// As makes errors.As find it, for who tells others the errno.
+func (s *sentinel) As(target any) bool {
+	e, ok := target.(*unix.Errno)
+	if ok {
+		*e = s.errno
+	}
+	return ok
+}
+
 // Conditions, wrapped with what happened where; test for them with errors.Is,
 // which finds the errno named with each, too.
 var (
@@ -40,6 +49,10 @@ var (
 	// ErrFilesLost (EMFILE): descriptors of a packet could not be taken over:
 	// most likely this process has no descriptor left (ulimit -n).
 	ErrFilesLost error = &sentinel{"descriptors were lost on the way, probably because this process has none left", unix.EMFILE}
+
+	// ErrNoPoller (ENOMEM): the poller of Go's runtime, epoll, did not take a
+	// descriptor; package os keeps the reason to itself.
+	ErrNoPoller error = &sentinel{"the descriptor can not be waited for (no memory, or more than fs.epoll.max_user_watches)", unix.ENOMEM}
 
 	// ErrGone (ESRCH): the process has ended.
 	ErrGone error = &sentinel{"the process has ended", unix.ESRCH}

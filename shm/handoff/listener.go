@@ -311,19 +311,28 @@ func (l *Listener) acceptConn(ctx context.Context) (*Conn, error) {
 				return nil, err
 			}
 		case refuse:
-			if len(l.Refusal) > 0 {
-				// To an empty socket, so it does not block; if it fails, the peer is gone.
-				unix.Sendmsg(fd, l.Refusal, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-			}
+			l.refuse(fd)
 			unix.Close(fd)
 		default:
-			return newConn(fd, l.path)
+			w, err := newWaiterOr(fd, l.path, func() { l.refuse(fd) })
+			if err == nil {
+				return &Conn{w: w}, nil
+			}
+			// The system has no room for this one; the next may find some.
 		}
 	}
 }
 
+// refuse says no to a newcomer.
+func (l *Listener) refuse(fd int) {
+	if len(l.Refusal) > 0 {
+		// To an empty socket, so it does not block; if it fails, the peer is gone.
+		unix.Sendmsg(fd, l.Refusal, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	}
+}
+
 // accept waits for a newcomer. If only the spare descriptor was left for it, it
-// is to be refused; if not even that helped, fd is -1.
+// is to be refused; if not even that helped, or it can't be had at all, fd is -1.
 func (l *Listener) accept(ctx context.Context) (fd int, refuse bool, err error) {
 	l.mu.Lock()
 	if l.spare == nil && !l.w.closed.Load() { // lost in a shortage
@@ -342,10 +351,10 @@ func (l *Listener) accept(ctx context.Context) (fd int, refuse bool, err error) 
 	switch {
 	case e != nil:
 		return -1, false, e
-	case short(err):
-		return -1, false, nil
+	case err == nil || hopeless(err):
+		return fd, refuse, os.NewSyscallError("accept4", err)
 	}
-	return fd, refuse, os.NewSyscallError("accept4", err)
+	return -1, false, nil
 }
 
 func acceptOne(listening int) (fd int, err error) {
@@ -361,6 +370,13 @@ func acceptOne(listening int) (fd int, err error) {
 // here, and over when somebody lets go of some.
 func short(err error) bool {
 	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
+}
+
+// hopeless tells the errors of accept(2) that are about the listening socket.
+// All others are about a newcomer (EPERM, EPROTO and whatever else its protocol
+// has), or a shortage.
+func hopeless(err error) bool {
+	return err == unix.EBADF || err == unix.EINVAL || err == unix.ENOTSOCK || err == unix.EOPNOTSUPP || err == unix.EFAULT
 }
 
 // acceptWithSpare accepts with the descriptor that was kept for it. The newcomer is
@@ -399,6 +415,8 @@ func (l *Listener) Close() error {
 		// Only what is ours: somebody may have put another socket there.
 		if now, e := os.Lstat(l.path); e == nil && os.SameFile(now, l.made) {
 			err = errors.Join(err, os.Remove(l.path))
+		} else if e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
 		}
 		// Removed while it is held: lockFile knows.
 		err = errors.Join(err, os.Remove(l.lock.Name()), l.lock.Close())

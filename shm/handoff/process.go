@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,21 +19,6 @@ type Process struct {
 	w         *waiter
 }
 
-// hasPeerPidfd tells whether the kernel gives the pidfd of a peer (Linux 6.5).
-var hasPeerPidfd = sync.OnceValue(func() bool {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return true // no descriptor left: the call itself will tell
-	}
-	defer unix.Close(pair[0])
-	defer unix.Close(pair[1])
-	fd, err := unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-	if err == nil {
-		unix.Close(fd)
-	}
-	return !errors.Is(err, unix.ENOPROTOOPT)
-})
-
 // Process returns the peer's process. The caller closes it.
 //
 // Before Linux 6.5 it is found by its number, with pidfd_open (Linux 5.3), and
@@ -43,13 +27,14 @@ var hasPeerPidfd = sync.OnceValue(func() bool {
 //
 // Errors: ErrGone if it has ended already; EMFILE and the like.
 func (c *Conn) Process() (*Process, error) {
-	p, err := c.process(hasPeerPidfd())
+	p, err := c.process(true)
 	if err != nil {
 		return nil, fmt.Errorf("handoff: process of the peer: %w", err)
 	}
 	return p, nil
 }
 
+// process asks for the peer's pidfd if peerPidfd is set and the kernel has that.
 func (c *Conn) process(peerPidfd bool) (*Process, error) {
 	var pidfd, pid int
 	err := c.w.control(func(fd int) error {
@@ -65,7 +50,9 @@ func (c *Conn) process(peerPidfd bool) (*Process, error) {
 			if err == unix.ESRCH || err == unix.EINVAL {
 				return ErrGone
 			}
-			return os.NewSyscallError("getsockopt(SO_PEERPIDFD)", err)
+			if err != unix.ENOPROTOOPT { // Linux 6.5 has it
+				return os.NewSyscallError("getsockopt(SO_PEERPIDFD)", err)
+			}
 		}
 		if pid == 0 {
 			return errors.New("it is in another pid namespace, and the kernel is older than 6.5")

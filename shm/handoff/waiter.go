@@ -24,15 +24,23 @@ type waiter struct {
 }
 
 // newWaiter takes fd over, and closes it if there is an error.
-func newWaiter(fd int, name string) (*waiter, error) {
+func newWaiter(fd int, name string) (*waiter, error) { return newWaiterOr(fd, name, func() {}) }
+
+// newWaiterOr is newWaiter; farewell is called before it closes fd.
+func newWaiterOr(fd int, name string, farewell func()) (*waiter, error) {
 	// os.NewFile leaves it to the poller only when it does not block already.
 	if err := unix.SetNonblock(fd, true); err != nil {
+		farewell()
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl(O_NONBLOCK)", err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	raw, err := f.SyscallConn()
+	if err == nil && f.SetDeadline(time.Time{}) != nil {
+		err = ErrNoPoller // os.NewFile does not say so
+	}
 	if err != nil {
+		farewell()
 		f.Close()
 		return nil, err
 	}
