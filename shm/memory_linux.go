@@ -163,8 +163,10 @@ func checkFile(fd int) (int64, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, os.NewSyscallError("fstat", err)
 	}
-	if err := checkSize(st.Size); err != nil {
+	if err := checkSize(st.Size); errors.Is(err, ErrSize) {
 		return 0, fmt.Errorf("%w: %w", ErrForeign, err)
+	} else if err != nil {
+		return 0, err
 	}
 	return st.Size, nil
 }
