@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -186,10 +187,12 @@ func (c *Conn) Call(ctx context.Context, r *Request, f *os.File) (*Answer, *os.F
 	if f != nil {
 		files = []*os.File{f}
 	}
-	if err := c.t.Send(ctx, b, files...); err != nil && !ended(err) {
+	if err := c.t.Send(ctx, b, files...); ended(err) {
+		// The reason comes by receive, if there is one; it is on its way already.
+		defer time.AfterFunc(lastWords, func() { c.end(fmt.Errorf("%w: %w", ErrLost, err)) }).Stop()
+	} else if err != nil {
 		return nil, nil, fmt.Errorf("ask the supervisor: %w", err)
 	}
-	// If the connection has ended, the reason comes by receive.
 	select {
 	case g := <-got:
 		return g.result()
@@ -212,6 +215,9 @@ func (c *Conn) Call(ctx context.Context, r *Request, f *os.File) (*Answer, *os.F
 		}
 	}
 }
+
+// lastWords is how long what the supervisor said last may be under way.
+const lastWords = time.Second
 
 func ended(err error) bool {
 	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, os.ErrClosed)

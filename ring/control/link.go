@@ -149,8 +149,12 @@ func (l *Link) keep() {
 			return
 		}
 		l.set(nil)
+		lost := err
 		for {
 			if c, err = l.reattach(); err != nil {
+				if lost != ErrLost { // it says more, but is not what a call ends with
+					err = fmt.Errorf("%w, since %v", err, lost)
+				}
 				l.end(err)
 				return
 			}
@@ -184,7 +188,7 @@ func (l *Link) reattach() (*Conn, error) {
 			}
 			c.Close()
 			var refusal *Error
-			if errors.As(err, &refusal) && !passing(refusal.Errno) || errors.Is(err, ErrFrame) || errors.Is(err, unix.EPROTONOSUPPORT) {
+			if errors.As(err, &refusal) && final(refusal.Errno) || errors.Is(err, ErrFrame) || errors.Is(err, unix.EPROTONOSUPPORT) {
 				return nil, err
 			}
 		}
@@ -199,10 +203,13 @@ func (l *Link) reattach() (*Conn, error) {
 	}
 }
 
-// passing tells errors that may be gone at the next try.
-func passing(e unix.Errno) bool {
+// final tells with which errnos a supervisor refuses a Ksock for good: it, or its
+// bus, is not known or not admitted, or the bus is given up. All others, a
+// shortage of whatever kind above all, may be gone at the next try; and who stops
+// trying leaves the Ksock open with nobody to close it.
+func final(e unix.Errno) bool {
 	switch e {
-	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN:
+	case unix.ESTALE, unix.ENOENT, unix.EACCES, unix.EIO, unix.ESHUTDOWN, unix.EPROTO, unix.EPROTONOSUPPORT:
 		return true
 	}
 	return false
