@@ -5,10 +5,12 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"kbus.internal/shm"
+	"kbus.internal/shm/handoff"
 )
 
 // file is the descriptor of a Ksock that somebody asked for.
@@ -66,7 +68,12 @@ func (k *Ksock) openFile() (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl(F_DUPFD_CLOEXEC)", err)
 	}
-	return os.NewFile(uintptr(fd), "ksock"), nil
+	file := os.NewFile(uintptr(fd), "ksock")
+	if file.SetDeadline(time.Time{}) != nil { // os.NewFile does not say so
+		file.Close()
+		return nil, handoff.ErrNoPoller
+	}
+	return file, nil
 }
 
 // pump makes the descriptor readable when a message comes. It sleeps in the bus

@@ -187,7 +187,9 @@ func (k *Ksock) shut(err error) {
 //
 // Views and Loans stay valid until they are released; so long the Ksock's place
 // on the bus, one of those that the bus was made for, is not free for another.
-func (k *Ksock) Close() error {
+//
+// The Ksock is closed whatever Close returns. Errors: those of munmap(2).
+func (k *Ksock) Close() (err error) {
 	k.closing.Do(func() {
 		k.shut(ErrClosed)
 		k.rmu.Lock()
@@ -205,9 +207,9 @@ func (k *Ksock) Close() error {
 				k.log.Warn("closed without the supervisor's answer", "err", err)
 			}
 		}
-		k.finish()
+		err = k.fail("close", "", forOther, k.finish())
 	})
-	return nil
+	return err
 }
 
 // closeTimeout is how long Close waits for a supervisor that does not answer.
@@ -215,7 +217,7 @@ const closeTimeout = 2 * time.Second
 
 // finish unmaps once nothing needs the mapping, and then ends the connection:
 // from that moment the slot may be another's.
-func (k *Ksock) finish() {
+func (k *Ksock) finish() error {
 	k.rmu.Lock()
 	k.smu.Lock()
 	now := k.closed && !k.unmapped && k.views == 0 && k.loans == 0
@@ -223,12 +225,14 @@ func (k *Ksock) finish() {
 	k.smu.Unlock()
 	k.rmu.Unlock()
 	if !now {
-		return
+		return nil
 	}
-	k.m.release()
-	if err := k.link.Close(); err != nil {
-		k.log.Warn("closed without the supervisor's answer", "err", err)
+	err := k.m.release()
+	if err != nil {
+		k.log.Error("the region stays mapped", "err", err)
 	}
+	k.link.Close() // the end of the process does what it could not
+	return err
 }
 
 // fail makes err the error of an operation on name, nil if err is nil.
@@ -318,13 +322,14 @@ func keyOf(f *os.File) (regionKey, error) {
 	return regionKey{uint64(st.Dev), st.Ino}, os.NewSyscallError("fstat", statErr)
 }
 
-func (m *mapping) release() {
+func (m *mapping) release() error {
 	mappings.mu.Lock()
 	defer mappings.mu.Unlock()
-	if m.refs--; m.refs == 0 {
-		delete(mappings.of, m.key)
-		m.mem.Close()
+	if m.refs--; m.refs > 0 {
+		return nil
 	}
+	delete(mappings.of, m.key)
+	return m.mem.Close()
 }
 
 func newMapping(f *os.File) (*mapping, error) {
