@@ -411,7 +411,7 @@ func (b *bus) reattach(c *conn, r *control.Request, region *os.File) (*ksock, er
 	slot, token := int(r.Slot), b.token(int(r.Slot), r.Ksock)
 	k := b.ksocks[slot]
 	known := hmac.Equal(token[:], r.Token[:]) || b.newSecret && k != nil && k.proc != nil
-	if k == nil || k.id != r.Ksock || k.attached || !known || k.proc != nil && k.proc.h != c.proc.h {
+	if k == nil || k.id != r.Ksock || k.attached || !known || k.proc != nil && k.proc.h.differs(c.proc.h) {
 		return nil, refuse(unix.ESTALE, "Ksock %d of bus %d is closed", r.Ksock, b.number)
 	}
 	if k.proc == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -42,10 +43,17 @@ func (s *Supervisor) serve(hc *handoff.Conn) {
 	buf := make([]byte, control.MaxRequest)
 	for {
 		b, files, err := hc.Receive(s.ctx, buf)
-		if errors.Is(err, handoff.ErrFilesLost) {
+		switch {
+		case err == nil:
+		case errors.Is(err, handoff.ErrFilesLost):
 			c.lastWord(unix.EMFILE, shortage)
-		}
-		if err != nil {
+			return
+		case err == io.EOF || errors.Is(err, unix.ECONNRESET) || s.ctx.Err() != nil || errors.Is(err, os.ErrClosed):
+			return
+		default:
+			s.log.Warn("connection is given up", "pid", c.proc.h.PID, "err", err)
+			errno, text := explain(err)
+			c.lastWord(errno, text)
 			return
 		}
 		r, err := control.ParseRequest(b)

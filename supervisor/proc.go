@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -46,17 +47,23 @@ func command(pid int) string {
 	return s
 }
 
-// openHolder returns the process h. Errors: handoff.ErrGone if it has ended.
-func openHolder(h holder) (*handoff.Process, error) {
-	p, err := handoff.OpenProcess(h.PID)
-	if err != nil {
-		return nil, err
+// differs tells whether h and o are two processes for sure: a start that is 0
+// could not be read.
+func (h holder) differs(o holder) bool {
+	return h.PID != o.PID || h.Start != 0 && o.Start != 0 && h.Start != o.Start
+}
+
+// openHolder returns the process h; sure tells whether it can be no other one.
+// Errors: handoff.ErrGone if it has ended.
+func openHolder(h holder) (p *handoff.Process, sure bool, err error) {
+	if p, err = handoff.OpenProcess(h.PID); err != nil {
+		return nil, false, err
 	}
-	if p.StartTime() != h.Start {
+	if h.differs(holder{h.PID, p.StartTime()}) {
 		p.Close()
-		return nil, fmt.Errorf("process %d: %w", h.PID, handoff.ErrGone)
+		return nil, false, fmt.Errorf("process %d: %w", h.PID, handoff.ErrGone)
 	}
-	return p, nil
+	return p, h.Start != 0 && p.StartTime() != 0, nil
 }
 
 // regionID tells regions apart: the identity of the memory file, which the
@@ -78,7 +85,8 @@ func idOf(f *os.File) (regionID, error) {
 }
 
 // borrow gets the region id from the descriptors of p, which may be stopped.
-// Errors: errNotHeld, EACCES if p may not be looked at.
+// Errors: errNotHeld, EACCES if p may not be looked at. Only a descriptor that is
+// gone may be passed by: that p holds the region and it is not found would split the bus.
 func borrow(p *handoff.Process, id regionID) (*os.File, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", p.PID())
 	names, err := os.ReadDir(dir)
@@ -87,12 +95,19 @@ func borrow(p *handoff.Process, id regionID) (*os.File, error) {
 	}
 	for _, n := range names {
 		path := dir + "/" + n.Name()
-		if to, err := os.Readlink(path); err != nil || !strings.HasPrefix(to, "/memfd:") {
+		to, err := os.Readlink(path)
+		if err == nil && !strings.HasPrefix(to, "/memfd:") {
 			continue
 		}
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || (regionID{st.Dev, st.Ino}) != id {
+		if err == nil {
+			err = os.NewSyscallError("stat "+path, unix.Stat(path, &st))
+		}
+		if errors.Is(err, fs.ErrNotExist) || err == nil && (regionID{st.Dev, st.Ino}) != id {
 			continue
+		}
+		if err != nil {
+			return nil, err
 		}
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -100,10 +115,14 @@ func borrow(p *handoff.Process, id regionID) (*os.File, error) {
 		}
 		// What was opened need not be what was looked at.
 		f := os.NewFile(uintptr(fd), "region")
-		if got, err := idOf(f); err == nil && got == id {
+		got, err := idOf(f)
+		if err == nil && got == id {
 			return f, nil
 		}
 		f.Close()
+		if err != nil {
+			return nil, err
+		}
 	}
 	return nil, errNotHeld
 }

@@ -59,12 +59,17 @@ func (s *Supervisor) takeOver(stored map[int]*os.File) error {
 // recover finds the region of one bus of the state file.
 func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 	if stored != nil {
-		if id, err := idOf(stored); err == nil && id == b.id && s.regained(b, stored) {
-			return nil
+		id, err := idOf(stored)
+		done := false
+		if err == nil && id == b.id {
+			done, err = s.regained(b, stored)
+		}
+		if done || err != nil {
+			return err
 		}
 	}
 	for _, h := range st.Holders {
-		p, err := openHolder(h)
+		p, _, err := openHolder(h) // whether it holds the region shows
 		if errors.Is(err, handoff.ErrGone) {
 			continue
 		}
@@ -74,11 +79,14 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 		f, err := borrow(p, b.id)
 		switch {
 		case err == nil:
-			done := b.broken == nil && s.regained(b, f)
+			done := false
+			if b.broken == nil {
+				done, err = s.regained(b, f)
+			}
 			f.Close()
-			if done {
+			if done || err != nil {
 				p.Close()
-				return nil
+				return err
 			}
 			b.waits[s.meet(p)] = struct{}{}
 		case errors.Is(err, errNotHeld), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
@@ -107,14 +115,21 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 }
 
 // regained makes the region of f the bus's and puts the bus in the table; if
-// the region is no good, the bus is broken until nobody holds it any more.
-func (s *Supervisor) regained(b *bus, f *os.File) bool {
-	if b.broken = b.takeBack(f); b.broken != nil {
-		s.log.Error("bus is not taken over", "bus", b.number, "err", b.broken)
-		return false
+// the region is no good, the bus is broken until nobody holds it any more. An
+// error is the system's, and says nothing about the region.
+func (s *Supervisor) regained(b *bus, f *os.File) (bool, error) {
+	err := b.takeBack(f)
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		s.publish(b)
+		return true, nil
+	case errors.As(err, &errno) && !errors.Is(err, shm.ErrForeign) && !errors.Is(err, ring.ErrCorrupt):
+		return false, err
 	}
-	s.publish(b)
-	return true
+	b.broken = err
+	s.log.Error("bus is not taken over", "bus", b.number, "err", err)
+	return false, nil
 }
 
 // takeBack regains the region of a bus that is not in the table yet. All the same
@@ -162,7 +177,7 @@ func (b *bus) regain(f *os.File) error {
 func (b *bus) adopt(st ring.SlotInfo, bindings int) {
 	k := &ksock{bus: b, slot: st.Slot, id: st.ID, bindings: bindings, uid: uint32(os.Geteuid()), closed: !st.Open}
 	h := holder{st.Pid, st.Start}
-	p, err := openHolder(h)
+	p, sure, err := openHolder(h)
 	switch {
 	case h.PID == 0: // not seen from here: it is watched from when it comes back
 	case errors.Is(err, handoff.ErrGone):
@@ -172,7 +187,10 @@ func (b *bus) adopt(st ring.SlotInfo, bindings int) {
 			b.unfinished = true
 		}
 		return
-	case err != nil: // no descriptor left, most likely
+	case err != nil || !sure: // no descriptor left, most likely
+		if p != nil {
+			p.Close()
+		}
 		b.s.log.Warn("Ksock is not watched until it comes back", "bus", b.number, "ksock", st.ID, "pid", st.Pid, "err", err)
 	default:
 		k.proc = b.s.meet(p)

@@ -246,10 +246,11 @@ func TestHolderIsKnownByStartTime(t *testing.T) {
 	for _, tc := range []struct {
 		start uint64
 		want  error
-	}{{me.StartTime(), nil}, {me.StartTime() - 1, handoff.ErrGone}} {
-		p, err := openHolder(holder{os.Getpid(), tc.start})
-		if !errors.Is(err, tc.want) {
-			t.Errorf("start %d: %v", tc.start, err)
+		sure  bool
+	}{{me.StartTime(), nil, true}, {me.StartTime() - 1, handoff.ErrGone, false}, {0, nil, false}} {
+		p, sure, err := openHolder(holder{os.Getpid(), tc.start})
+		if !errors.Is(err, tc.want) || sure != tc.sure {
+			t.Errorf("start %d: %v, %v", tc.start, sure, err)
 		}
 		if err == nil {
 			p.Close()

@@ -45,12 +45,11 @@ type stateFile struct {
 
 const stateVersion = 1
 
-func bootID() string {
+// bootID names the time since the machine started. Without it nobody knows what
+// a state file is worth.
+func bootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	return strings.TrimSpace(string(b)), err
 }
 
 // load reads what the predecessor left; nothing if there is nothing, or if it
@@ -72,8 +71,9 @@ func (s *state) load() ([]*busState, error) {
 		return nil, fmt.Errorf("state file %s has version %d, this supervisor knows %d; start the one that wrote it, or remove it if no Ksock is left",
 			path, f.Version, stateVersion)
 	}
-	if f.Boot != bootID() {
-		return nil, nil
+	boot, err := bootID()
+	if err != nil || f.Boot != boot {
+		return nil, err
 	}
 	for _, b := range f.Buses {
 		if b == nil || b.Bus < 0 || b.Bus >= MaxBuses || s.buses[b.Bus] != nil || len(b.Secret) != secretSize {
@@ -161,7 +161,11 @@ func (b *busState) drop(h holder) {
 // write replaces the file at once: whoever reads it gets the old or the new
 // one whole.
 func (s *state) write() error {
-	f := stateFile{Version: stateVersion, Boot: bootID(), Buses: []*busState{}}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	f := stateFile{Version: stateVersion, Boot: boot, Buses: []*busState{}}
 	for _, n := range slices.Sorted(maps.Keys(s.buses)) {
 		b := s.buses[n]
 		b.Holders = slices.Collect(maps.Keys(b.ksocks))
@@ -180,8 +184,11 @@ func (s *state) write() error {
 		return err
 	}
 	_, err = out.Write(data)
-	if err = errors.Join(err, out.Close()); err != nil {
-		return err
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(tmp, s.path)
 	}
-	return os.Rename(tmp, s.path)
+	if err != nil {
+		os.Remove(tmp) // it is in nobody's way, should it stay
+	}
+	return err
 }

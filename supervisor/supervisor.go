@@ -151,7 +151,7 @@ func (s *Supervisor) warnOfDirectories() {
 	}
 }
 
-const shortage = "the supervisor has no descriptor left for another Ksock (its limit of open files: ulimit -n, or LimitNOFILE= under systemd)"
+const shortage = "the supervisor has no descriptor left for another Ksock, or no memory for it (its limit of open files: ulimit -n, or LimitNOFILE= under systemd)"
 
 // Socket is the path at which Ksocks find the supervisor.
 func (s *Supervisor) Socket() string { return s.o.Socket }
@@ -300,7 +300,9 @@ func (s *Supervisor) Close() error {
 // release ends what keeps goroutines waiting.
 func (s *Supervisor) release() {
 	if s.listener != nil {
-		s.listener.Close()
+		if err := s.listener.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			s.log.Warn("the socket or its lock stays", "err", err)
+		}
 	}
 	s.mu.Lock()
 	for c := range s.conns {
