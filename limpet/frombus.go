@@ -167,7 +167,7 @@ func (s *session) pass(b *batch, v ksock.View) error {
 		e, ok := ksock.ParseBindEvent(&ksock.Message{Header: h, Data: data})
 		if h.From != 0 || !ok || e.Binder == s.k.ID() {
 			v.Release()
-			return nil
+			return s.ignore(&h, mustReply)
 		}
 		data = appendEvent(nil, &e)
 		if e.Bound {
@@ -177,11 +177,11 @@ func (s *session) pass(b *batch, v ksock.View) error {
 		}
 	case h.ID.Network == s.peer.Load():
 		v.Release()
-		return nil
+		return s.ignore(&h, mustReply)
 	case h.ID.Network == l.o.NetworkID:
 		v.Release()
 		l.loop(&h, "from the bus")
-		return nil
+		return s.ignore(&h, mustReply)
 	}
 	if mustReply {
 		s.asked.add(h.ID, h.From)
@@ -223,13 +223,27 @@ func (s *session) tellLost(b *batch) error {
 	return nil
 }
 
+// ignore answers a Request that is dropped, if this Limpet was to reply to it: as
+// the bus would when the Limpet closes, which its asker need not wait for (R5.6).
+func (s *session) ignore(h *ksock.Header, mustReply bool) error {
+	if !mustReply {
+		return nil
+	}
+	return s.status(h, ksock.StatusIgnored)
+}
+
+// status answers a Request that was read from the bus.
+func (s *session) status(h *ksock.Header, name string) error {
+	reply := ksock.ReplyHeader(h)
+	reply.Name = name
+	return s.relayed(s.k.Relay(&reply, nil, false))
+}
+
 // ownRequest answers a Request from the other side whose Replier here turned out
 // to be this Limpet, so that it would only come back: a binding was given up over
 // there and could not be here, yet.
 func (s *session) ownRequest(h *ksock.Header) error {
-	reply := ksock.ReplyHeader(h)
-	reply.Name = ksock.StatusGoneAway
-	if _, err := s.k.Relay(&reply, nil, false); err != nil && fatal(err) {
+	if err := s.status(h, ksock.StatusGoneAway); err != nil {
 		return err
 	}
 	return s.answer(&ksock.Header{ID: h.ID, From: h.OrigFrom.Ksock}, ksock.StatusGoneAway)

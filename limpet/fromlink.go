@@ -87,10 +87,7 @@ func (s *session) relay(h *ksock.Header, b *body, copy bool) error {
 		}
 	}
 	if err != nil {
-		s.l.refused.Add(1)
-		if !fatal(err) {
-			s.l.debugRefused(h, err)
-		}
+		s.l.refuses(h, err)
 		return err
 	}
 	if h.Name == s.l.o.Terminate { // it would hear it itself (R8.11)
@@ -104,7 +101,7 @@ func (s *session) relay(h *ksock.Header, b *body, copy bool) error {
 func (s *session) put(h *ksock.Header, b *body) error {
 	if h.ID.Network == s.l.o.NetworkID {
 		s.l.loop(h, "from the link")
-		return nil
+		return s.dropped(h)
 	}
 	var err error
 	switch {
@@ -121,6 +118,23 @@ func (s *session) put(h *ksock.Header, b *body) error {
 		return err
 	}
 	return nil // refused, dropped and counted (R8.6)
+}
+
+// dropped answers who waits because of a frame that was dropped: the sender of a
+// Request, or the asker here of what was its only Reply.
+func (s *session) dropped(h *ksock.Header) error {
+	switch {
+	case h.IsReply():
+		if h.InReplyTo.Network == s.l.o.NetworkID {
+			h.InReplyTo.Network = 0
+		}
+		if asker, ok := s.asked.take(h.InReplyTo); ok {
+			return s.status(&ksock.Header{ID: h.InReplyTo, From: asker, Name: h.Name}, ksock.StatusIgnored)
+		}
+	case h.Flags&(ksock.WantReply|ksock.MustReply) == ksock.WantReply|ksock.MustReply:
+		return s.answer(h, ksock.StatusIgnored)
+	}
+	return nil
 }
 
 func (s *session) putReply(h *ksock.Header, b *body) error {
@@ -185,6 +199,28 @@ func (s *session) stateful(h *ksock.Header) (answer string, err error) {
 	return "", nil
 }
 
-func (l *Limpet) debugRefused(h *ksock.Header, err error) {
-	l.log.Debug("the bus refused a message", "message", h.Name, "err", err)
+// relayed counts a refusal, and returns the error of a Ksock that is at its end.
+func (s *session) relayed(_ ksock.MessageID, err error) error {
+	if err != nil && fatal(err) {
+		return err
+	}
+	if err != nil {
+		s.l.refused.Add(1)
+	}
+	return nil
+}
+
+// refuses counts a message that the bus did not take, and tells the operator if
+// that is for something that he can change.
+func (l *Limpet) refuses(h *ksock.Header, err error) {
+	l.refused.Add(1)
+	switch {
+	case fatal(err):
+	case errors.Is(err, unix.ENOMEM):
+		l.tell("room", unix.ENOMEM, "the bus has no room for messages from the other side, which are refused: read what waits on it, or give it more memory (kbus up --arena)", "message", h.Name)
+	case errors.Is(err, unix.EMSGSIZE):
+		l.tell("room", unix.EMSGSIZE, "messages from the other side are larger than this bus takes, and refused: raise its limit (kbus up --max-message)", "message", h.Name)
+	default:
+		l.log.Debug("the bus refused a message", "message", h.Name, "err", err)
+	}
 }

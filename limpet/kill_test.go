@@ -255,3 +255,49 @@ func TestSlowLink(t *testing.T) {
 		return err == nil
 	})
 }
+
+// TestSlowLinkIsCut: a link that takes nothing any more ends, while the Limpet's queue
+// is full of Requests: all are answered by the bus (R8.10), and the next link works.
+func TestSlowLinkIsCut(t *testing.T) {
+	s := newStage(t, 2)
+	a := &process{part: part{Socket: s.sups[0].Socket, NetworkID: 1, Listen: s.path("link", 0), MaxMessages: 20}}
+	b := &process{part: part{Socket: s.sups[1].Socket, NetworkID: 2, Connect: s.path("link", 0), MaxMessages: 20}}
+	for _, p := range append(slices.Clone(s.sups), a, b) {
+		s.start(p)
+	}
+	s.open(1).bind("$.Far", ksock.Replier).answers()
+	asker := s.open(0).holds(4000)
+	asker.sees("$.Far", true)
+	if err := b.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waiting := map[ksock.MessageID]bool{}
+	for full := 0; full < 100; { // also those that the link has taken wait
+		id, err := asker.Send(s.ctx, ksock.Request("$.Far", make([]byte, 20000)))
+		switch {
+		case err == nil:
+			waiting[id] = true
+		case errors.Is(err, unix.EBUSY):
+			full++
+		default:
+			t.Fatal(err)
+		}
+	}
+	s.kill(b)
+	got := map[string]int{}
+	for len(waiting) > 0 {
+		m := asker.next()
+		if !waiting[m.InReplyTo] {
+			t.Errorf("%v answers nothing", m)
+		}
+		delete(waiting, m.InReplyTo)
+		got[m.Name]++
+	}
+	if got[ksock.StatusGoneAway] == 0 || got[ksock.StatusIgnored] == 0 {
+		t.Errorf("the answers are %v", got)
+	}
+	s.start(b)
+	asker.sees("$.Far", true)
+	asker.call(ksock.Request("$.Far", nil))
+	s.idle()
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,6 +210,7 @@ func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) err
 			err = l.Serve(ctx, k, link)
 			if time.Since(begun) > goodTime {
 				*p = 0
+				l.forget("connect", "link", "this bus", "reports")
 			}
 			return err
 		}
@@ -230,7 +232,7 @@ func (l *Limpet) setState(s string) {
 
 // tell warns once of each trouble of a kind, until it is over (forget).
 func (l *Limpet) tell(kind string, err error, text string, args ...any) {
-	key := kind + "\x00" + err.Error()
+	key := kind + "\x00" + trouble(err)
 	l.mu.Lock()
 	told := l.told[key]
 	if len(l.told) >= 1000 {
@@ -241,6 +243,16 @@ func (l *Limpet) tell(kind string, err error, text string, args ...any) {
 	if !told {
 		l.log.Warn(text, append(args, "err", err)...)
 	}
+}
+
+// trouble tells troubles apart. The text of an error may name the port of the one
+// attempt that it is of.
+func trouble(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Op + " " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // forget: troubles of that kind are told anew from now on.

@@ -191,7 +191,7 @@ func (s *session) report() error {
 
 func (s *session) linked() {
 	l := s.l
-	l.forget("connect", "link", "this bus", "reports")
+	l.forget("connect", "reports")
 	l.setState("linked")
 	l.log.Info("linked", "bus", l.o.Bus, "network_id", l.o.NetworkID, "peer", s.peer.Load(), "ksock", s.k.ID())
 }

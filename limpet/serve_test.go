@@ -498,3 +498,80 @@ func writePEM(t *testing.T, file, kind string, der []byte) {
 		t.Fatal(err)
 	}
 }
+
+// Requests that are dropped are answered at once, as they would be when the Limpet
+// closes: nobody waits for what can't come (R8.4, R8.8, R5.6).
+func TestDroppedRequestsAreAnswered(t *testing.T) {
+	b := newBench(t, limpet.Options{Name: "$.Pass"}).greet()
+	b.in(bindEvent(true, "$.Far"))
+	b.in(bindEvent(true, "$.KBUS.*"))
+	a := b.open(0)
+	for _, r := range []struct {
+		name    string
+		network uint32
+	}{{"$.Far", 2}, {"$.Far", 1}, {ksock.ReplierBindEvent, 0}} {
+		m := ksock.Request(r.name, nil)
+		m.ID = ksock.MessageID{Network: r.network, Serial: 7}
+		a.status(m, ksock.StatusIgnored)
+	}
+	// From the link: a Request, and the only Reply to one.
+	q := ksock.Header{ID: ksock.MessageID{Network: 1, Serial: 5}, From: 3, Name: "$.Here", Flags: ksock.WantReply | ksock.MustReply}
+	b.in(q, nil)
+	b.want(frame(ksock.Header{InReplyTo: q.ID, To: 3, Name: ksock.StatusIgnored}, nil))
+	id := a.send(ksock.Request("$.Far", nil))
+	out := ksock.MessageID{Network: 1, Serial: id.Serial}
+	b.want(frame(ksock.Header{ID: out, From: a.ID(), OrigFrom: ksock.EndPoint{Network: 1, Ksock: a.ID()}, Flags: ksock.WantReply | ksock.MustReply, Name: "$.Far"}, nil))
+	b.in(ksock.Header{ID: ksock.MessageID{Network: 1, Serial: 9}, InReplyTo: out, From: 3, Name: "$.Far"}, nil)
+	if m := a.next(); m.Name != ksock.StatusIgnored || m.InReplyTo != id {
+		t.Errorf("the answer is %v", m)
+	}
+	if n := b.l.Stats().Looped; n != 3 {
+		t.Errorf("%d messages were dropped for their network id", n)
+	}
+	b.idle()
+}
+
+// A lasting trouble is told once, however often the pair connects; so is a bus that
+// can't take what comes.
+func TestTroublesAreToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	b := newBench(t, limpet.Options{Logger: logger}).greet()
+	for range 3 {
+		b.in(ksock.Header{ID: ksock.MessageID{Network: 2, Serial: 6}, Name: "$.Large"}, make([]byte, 3<<20))
+	}
+	if n := strings.Count(log.String(), "raise its limit"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, &log)
+	}
+	// The other end takes links and ends them at once.
+	log.Reset()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	lim, err := limpet.New(limpet.Options{NetworkID: 1, Socket: b.sups[0].Socket, Connect: limpet.Dial(l.Addr().String(), nil), Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.ctx)
+	ended := make(chan error)
+	go func() { ended <- lim.Run(ctx) }()
+	for range 4 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Write([]byte("HELO\x00\x00\x00\x02"))
+		c.(*net.TCPConn).SetLinger(0) // a reset: its error names the port
+		io.ReadFull(c, make([]byte, 8))
+		c.Close()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "the link ended"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, &log)
+	}
+}
