@@ -93,6 +93,9 @@ func Open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
 		opts = &Options{}
 	}
 	k, err := open(ctx, bus, opts)
+	for err == error(unix.ESTALE) && ctx.Err() == nil {
+		k, err = open(ctx, bus, opts) // a supervisor ended in the middle of it; the next one has withdrawn the Ksock
+	}
 	if err != nil {
 		return nil, &Error{Op: "open", Name: fmt.Sprintf("bus %d", bus), Err: meaning(forOther, err)}
 	}

@@ -231,6 +231,7 @@ func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err
 		for _, i := range [...]int{sSent, sBytesSent, sReceived, sBytesRead} {
 			b.w[at+i].Put(0)
 		}
+		b.w[at+sUp].Put(upOffered<<32 | uint64(id))
 		b.w[at+sMissedBase].Put(b.w[at+sMissed].Load())
 		once := b.w[at+sOnce].Load()
 		return s, id, a.apply(change{edits: append([]edit{
@@ -241,6 +242,16 @@ func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err
 		}, a.version(changeSlot, s)...)})
 	}
 	return 0, 0, ErrNoSlot
+}
+
+// Withdraw tells whether no Client has been made for the Ksock since it was
+// opened; if so none will be, and the caller reaps it. It is for a supervisor that takes
+// over: its predecessor may have died before it told anybody of the Ksock.
+func (a *Admin) Withdraw(slot int) bool {
+	s := a.b.slot(slot)
+	id := uint64(uint32(a.b.w[s+sKid].Load()))
+	up := &a.b.w[s+sUp]
+	return up.CompareAndSwap(upOffered<<32|id, upGone<<32|id) || up.Load() == upGone<<32|id
 }
 
 // kid is the id of the Ksock open in a slot.

@@ -83,10 +83,15 @@ func (l *heldList) get() (int, error) {
 func (l *heldList) put(w int) { l.free = append(l.free, w) }
 
 // Client opens the data path of a Ksock that the supervisor has opened. There
-// must be only one Client for it in the whole system.
+// must be only one Client for it in the whole system. ESTALE: the next supervisor
+// has withdrawn the Ksock already.
 func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	if slot < 1 || slot > b.cfg.MaxKsocks {
 		return nil, corrupt("slot %d of %d", slot, b.cfg.MaxKsocks)
+	}
+	up := &b.w[b.layout.slot(slot)+sUp]
+	if !up.CompareAndSwap(upOffered<<32|uint64(id), upTaken<<32|uint64(id)) && up.Load() == upGone<<32|uint64(id) {
+		return nil, unix.ESTALE
 	}
 	c := &Client{b: b, slot: slot, s: b.layout.slot(slot), id: id, mode: mode, cache: cache{}, names: map[string]string{}}
 	c.send.init(b, slot, 0)

@@ -47,7 +47,7 @@ const (
 	headerWords = wWaiters + waiterWords
 
 	magic         = 0x6b627573_72696e67 // "kbusring"
-	layoutVersion = 1
+	layoutVersion = 2
 	readyWord     = 0x7265_6164_7921
 )
 
@@ -79,6 +79,7 @@ const (
 	sSent      = 50
 	sBytesSent = 51
 	sAsked     = 52 // records of the ledger below this one have been used
+	sUp        = 53 // state[2]@32 id[32]: whether its process knows of the Ksock
 	// the supervisor
 	sPid        = 64
 	sStart      = 65
@@ -94,6 +95,14 @@ const (
 	kidOpen
 	kidClosing // R4.8 is being carried out
 	kidEnded   // closed; its process may still hold messages in place
+)
+
+// Kinds of state in sUp. A supervisor may die after it has opened a Ksock and
+// before it has said so to anybody.
+const (
+	upOffered = 1
+	upTaken   = 2
+	upGone    = 3 // the next supervisor came first
 )
 
 // Words of a binding's cell.

@@ -175,17 +175,17 @@ func (b *bus) regain(f *os.File) error {
 
 // adopt takes over one Ksock of the region.
 func (b *bus) adopt(st ring.SlotInfo, bindings int) {
-	k := &ksock{bus: b, slot: st.Slot, id: st.ID, bindings: bindings, uid: uint32(os.Geteuid()), closed: !st.Open}
 	h := holder{st.Pid, st.Start}
+	if b.admin.Withdraw(st.Slot) {
+		b.adoptDead(st, "the supervisor ended while it was opened")
+		return
+	}
+	k := &ksock{bus: b, slot: st.Slot, id: st.ID, bindings: bindings, uid: uint32(os.Geteuid()), closed: !st.Open}
 	p, sure, err := openHolder(h)
 	switch {
 	case h.PID == 0: // not seen from here: it is watched from when it comes back
 	case errors.Is(err, handoff.ErrGone):
-		b.s.log.Info("Ksock has ended", "bus", b.number, "ksock", st.ID, "pid", st.Pid, "why", "its process ended")
-		if err := b.admin.Reap(st.Slot); err != nil {
-			b.s.log.Error("Ksock is not ended well", "bus", b.number, "ksock", st.ID, "err", err)
-			b.unfinished = true
-		}
+		b.adoptDead(st, "its process ended")
 		return
 	case err != nil || !sure: // no descriptor left, most likely
 		if p != nil {
@@ -213,6 +213,15 @@ func (b *bus) adopt(st ring.SlotInfo, bindings int) {
 		if !alive {
 			b.s.work.Go(func() { b.end(k, "its process ended") })
 		}
+	}
+}
+
+// adoptDead ends a Ksock of the region that nobody is behind.
+func (b *bus) adoptDead(st ring.SlotInfo, why string) {
+	b.s.log.Info("Ksock has ended", "bus", b.number, "ksock", st.ID, "pid", st.Pid, "why", why)
+	if err := b.admin.Reap(st.Slot); err != nil {
+		b.s.log.Error("Ksock is not ended well", "bus", b.number, "ksock", st.ID, "err", err)
+		b.unfinished = true
 	}
 }
 

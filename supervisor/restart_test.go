@@ -1,21 +1,26 @@
 package supervisor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"kbus.internal/ring"
 	"kbus.internal/ring/control"
 	"kbus.internal/shm"
 	"kbus.internal/shm/handoff"
@@ -298,6 +303,9 @@ func TestReattachIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer region.Close()
+	if err := takeUp(t, region, a); err != nil {
+		t.Fatal(err)
+	}
 	other := ksockProcess(t, socket)
 	other.ask(t, "open 0")
 	sv.kill()
@@ -459,3 +467,107 @@ func TestCorruptRegion(t *testing.T) {
 		return err == nil
 	})
 }
+
+// TestOpenWithoutAnswer: a supervisor is killed after it has opened a Ksock and
+// before its process knows of that. The Ksock's slot is free again while the process
+// lives; those that processes know of stay (R9.4).
+func TestOpenWithoutAnswer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	known := openEnd(t, socket, 0)
+	c, err := control.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// That the answer comes is as good as that it does not: nobody acts on it.
+	a, region, err := c.Call(t.Context(), &control.Request{Op: control.OpOpen}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer region.Close()
+	if n := len(ksocks(t, socket, 0)); n != 2 {
+		t.Fatalf("%d Ksocks are open", n)
+	}
+	sv.kill()
+	supervise(t, socket)
+	if l := ksocks(t, socket, 0); len(l) != 1 || l[0].Ksock != known.Ksock() {
+		t.Errorf("open are %+v, to be open is Ksock %d", l, known.Ksock())
+	}
+	// Whoever comes late with the answer is told.
+	if err := takeUp(t, region, a); err != unix.ESTALE {
+		t.Errorf("the Ksock without answer: %v", err)
+	}
+}
+
+// takeUp does what a program does with the answer to OpOpen.
+func takeUp(t *testing.T, region *os.File, a *control.Answer) error {
+	mem, err := shm.Map(region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	b, err := ring.Attach(mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Client(int(a.Slot), a.Ksock, ring.ReadWrite)
+	return err
+}
+
+// TestDeathWhileTakenOver: a process dies while its Ksock, adopted, is one of a bus
+// that is being taken over. The supervisor ends the Ksock when it has the bus, not
+// beside (two writers of one ring.Admin).
+func TestDeathWhileTakenOver(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	sv := supervise(t, socket)
+	lives, dead := ksockProcess(t, socket), ksockProcess(t, socket)
+	lives.ask(t, "open")
+	dead.ask(t, "open")
+	sv.kill()
+	dead.kill()
+
+	var taken, beside atomic.Bool
+	logged := logFunc(func(r slog.Record) {
+		if r.Message != "Ksock has ended" {
+			return
+		}
+		if taken.Swap(true) {
+			beside.Store(true)
+			return
+		}
+		// In the middle of it: the first Ksock is adopted, the second found dead.
+		lives.kill()
+		buf := make([]byte, 1<<20)
+		eventually(t, "nobody has noticed the death", func() bool {
+			for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+				if strings.Contains(g, "(*bus).end(") && strings.Contains(g, "sync.(*Mutex).Lock") {
+					return true
+				}
+			}
+			return beside.Load()
+		})
+		if beside.Load() {
+			t.Error("a Ksock is ended while its bus is being taken over")
+		}
+	})
+	start(t, Options{Socket: socket, Logger: slog.New(logged)})
+	if !taken.Load() {
+		t.Fatal("no Ksock was found dead")
+	}
+	eventually(t, "Ksocks stay", func() bool { return len(ksocks(t, socket, 0)) == 0 })
+}
+
+// A logFunc is told of each record.
+type logFunc func(slog.Record)
+
+func (f logFunc) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f logFunc) Handle(_ context.Context, r slog.Record) error {
+	f(r)
+	return nil
+}
+
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+
+func (f logFunc) WithGroup(string) slog.Handler { return f }
