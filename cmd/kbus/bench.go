@@ -64,7 +64,7 @@ bench/README.md says how to read the figures.`,
 	cmd.Flags().IntVar(&rounds, "rounds", 5, "`times` that all is run")
 	cmd.AddCommand(benchFloorCommand(), benchRTTCommand(), benchOneWayCommand(), benchPipelineCommand(), benchMixCommand(),
 		benchFanCommand(), benchSendCommand(), benchLocalCommand(), benchOpenCommand(), benchBindCommand(), benchRestCommand(),
-		benchPeersCommand(), benchLimpetCommand(), benchChildCommand())
+		benchPeersCommand(), benchLimpetCommand(), benchReportCommand(), benchChildCommand())
 	return cmd
 }
 
