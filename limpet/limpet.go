@@ -189,11 +189,7 @@ func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 			return nil
 		}
 		l.setState(fmt.Sprintf("waiting for bus %d", l.o.Bus))
-		text := "waiting for the bus"
-		if errors.Is(err, ksock.ErrNoBus) {
-			text = "waiting for the bus, which has to be made (kbus up --buses)"
-		}
-		l.tell("bus", err, text)
+		l.tell("bus", err, "waiting for the bus")
 		if !pause(ctx, p) {
 			return nil
 		}
@@ -202,10 +198,11 @@ func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 
 // link makes a link and serves it.
 func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) error {
-	for {
+	for told := false; ; {
 		l.setState("waiting for the other Limpet")
-		if l.first("wait", "") {
+		if !told {
 			l.log.Info("waiting for the other Limpet, " + l.o.Connect.String())
+			told = true
 		}
 		link, err := l.o.Connect.Connect(ctx)
 		if err == nil {
@@ -213,7 +210,7 @@ func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) err
 			err = l.Serve(ctx, k, link)
 			if time.Since(begun) > goodTime {
 				*p = 0
-				l.forget("link", "this bus", "wait")
+				l.forget("connect", "link", "this bus", "reports")
 			}
 			return err
 		}
@@ -235,23 +232,17 @@ func (l *Limpet) setState(s string) {
 
 // tell warns once of each trouble of a kind, until it is over (forget).
 func (l *Limpet) tell(kind string, err error, text string, args ...any) {
-	if l.first(kind, trouble(err)) {
-		l.log.Warn(text, append(args, "err", err)...)
-	}
-}
-
-// first tells whether it is asked about this for the first time since the kind was
-// forgotten.
-func (l *Limpet) first(kind, what string) bool {
+	key := kind + "\x00" + trouble(err)
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	key := kind + "\x00" + what
 	told := l.told[key]
 	if len(l.told) >= 1000 {
 		clear(l.told)
 	}
 	l.told[key] = true
-	return !told
+	l.mu.Unlock()
+	if !told {
+		l.log.Warn(text, append(args, "err", err)...)
+	}
 }
 
 // trouble tells troubles apart. The text of an error may name the port of the one

@@ -1,6 +1,7 @@
 package ring
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -63,7 +64,11 @@ func (j *judge) explain(m *model.Bus) error {
 }
 
 func (j *judge) search(m *model.Bus) bool {
-	key := m.Key() + fmt.Sprint(j.at, j.out)
+	played := []byte(m.Key())
+	for i, n := range j.at {
+		played = append(binary.AppendVarint(played, int64(n)), j.out[i]...)
+	}
+	key := string(played)
 	if j.seen[key] {
 		return false
 	}

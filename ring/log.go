@@ -78,7 +78,6 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 			if d != nil {
 				d.tried, d.gone = true, o.code == codeOK
 			}
-			p.plan.remember()
 			o.serial = p.plan.last
 			return o, p.carryOut(mine)
 		}

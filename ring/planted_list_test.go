@@ -8,6 +8,8 @@ const (
 	asleep    = "two senders, a Listener that sleeps"
 	everybody = "scheduler, random"
 	late      = "scheduler, one preemption"
+	jostled   = "operations at once, jostled"
+	shrunk    = "lists of operations, shrunk"
 )
 
 var plantedBugs = []planted{
@@ -19,7 +21,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T2 cur is not looked at again after a step of a plan is read",
 		edits: []replacement{{"log.go", "t[2].Load()\n\t\tif !own && b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif false {"}},
-		layer: everybody, in: four,
+		layer: everybody, in: four, also: jostled,
 	},
 	{
 		bug: "T2 cur is looked at before a step of a plan is read, not after",
@@ -42,7 +44,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T6 urgent copies without a freeze",
 		edits: []replacement{{"plan.go", "if !p.freeze(g.slot) {", "if false {"}},
-		layer: everybody, in: four,
+		layer: everybody, in: four, also: jostled,
 	},
 	{
 		bug: "T8 a release ignores the generation",
@@ -105,12 +107,12 @@ var plantedBugs = []planted{
 	{
 		bug:   "a helper's plan does not tell the outcome",
 		edits: []replacement{{"log.go", "p.plan.set(at+1, out, outWord(out>>36, o.code, o.handle))", "_, _ = out, o"}},
-		layer: everybody, in: four, says: "has no outcome",
+		layer: everybody, in: four, says: "has no outcome", also: shrunk,
 	},
 	{
 		bug:   "an answer leaves its place held",
 		edits: []replacement{{"plan.go", "o+1<<16-1)", "o+1<<16)"}},
-		layer: everybody, in: four,
+		layer: everybody, in: four, also: shrunk,
 	},
 	{
 		bug:   "room does not count places held",
@@ -120,7 +122,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "a claimed entry counts its serial number twice",
 		edits: []replacement{{"plan.go", "\tif p.serial > 0 {\n", "\tif p.serial > 0 {\n\t\tif !p.own {\n\t\t\tp.serial++\n\t\t}\n"}},
-		layer: everybody, in: four,
+		layer: everybody, in: four, also: shrunk,
 	},
 	{
 		bug:   "a removed Request is not marked orphan",
@@ -193,7 +195,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T12 an outcome does not tell of which try it is",
 		edits: []replacement{{"log.go", "Load()>>36 + 1) & (1<<28 - 1)", "Load() >> 36) & (1<<28 - 1)"}},
-		layer: everybody, in: "a late helper of a claimed entry, and the same sender's next one",
+		layer: everybody, in: "a late helper of a claimed entry, and the same sender's next one", also: jostled,
 	},
 	{
 		bug: "T13 group words do not tell that they were armed",

@@ -27,8 +27,9 @@ type planted struct {
 	bug   string
 	edits []replacement
 	layer string // a key of layers
-	in    string // the layer's configuration, history or kind of operation
-	says  string // what a violation begins with, as a regular expression; "": the layer's
+	in    string // the layer's configuration, or the test
+	says  string // what a violation says, as a regular expression; "": the layer's
+	also  string // another layer, all of it, that finds it
 	few   bool   // one of the handful
 }
 
@@ -46,10 +47,10 @@ type layer struct {
 
 var layers = map[string]layer{
 	"scheduler, random": {
-		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=2000"}, says: `schedule: `,
+		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=5000"}, says: `schedule: `,
 	},
 	"scheduler, random, each Put a step": {
-		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=2000", "KBUS_CHECK_PUTS=1"}, says: `schedule: `,
+		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=5000", "KBUS_CHECK_PUTS=1"}, says: `schedule: `,
 	},
 	"scheduler, all interleavings": {
 		test: "TestCheckInterleavings", tags: "kbuscheck", env: []string{"KBUS_CHECK_LIMIT=20000"}, says: `schedule: `,
@@ -59,25 +60,28 @@ var layers = map[string]layer{
 	},
 	"scheduler, a death at each step": {test: "TestCheckDeaths", tags: "kbuscheck", says: `schedule: `},
 	"an end at each write":            {tags: "kbuscheck", args: []string{"-test.short"}, says: `end before write`},
-	"a sequence":                      {args: []string{"-test.short"}, says: `the region is corrupt|model says`},
+	"lists of operations, shrunk": {
+		test: "TestShrinkingHistories", args: []string{"-test.short", "-rapid.shrinktime=5s"}, says: `\[rapid\] failed`,
+	},
+	"operations at once, jostled": {
+		test: "TestConcurrentSteps", tags: "kbuscheck", args: []string{"-test.short"}, says: `no order explains|blocks in use`,
+	},
+	"a sequence": {args: []string{"-test.short"}, says: `the region is corrupt|model says`},
 }
 
-// run is the name of the test that is to find p's bug, its tags, and the command's
-// environment and arguments.
-func (p *planted) run(seed uint64) (name, tags string, env, args []string) {
-	l := layers[p.layer]
+// run is the name of a layer's test, or of the part of it that is called in, its
+// tags, and the command's environment and arguments.
+func (l layer) run(in string, seed uint64) (name, tags string, env, args []string) {
 	name = l.test
-	if p.in != "" {
-		name = strings.TrimPrefix(l.test+"/"+strings.ReplaceAll(p.in, " ", "_"), "/")
+	if in != "" {
+		name = strings.TrimPrefix(l.test+"/"+strings.ReplaceAll(in, " ", "_"), "/")
 	}
 	var pattern []string
 	for _, s := range strings.Split(name, "/") {
 		pattern = append(pattern, "^"+regexp.QuoteMeta(s)+"$")
 	}
 	args = append([]string{"-test.run", strings.Join(pattern, "/"), "-test.timeout", "5m", "-test.v"}, l.args...)
-	if l.tags == "" {
-		args = append(args, "-seed", fmt.Sprint(seed))
-	}
+	args = append(args, "-seed", fmt.Sprint(seed))
 	return name, l.tags, append(append([]string{fmt.Sprint("KBUS_CHECK_SEED=", seed)}, l.env...), plantedEnv...), args
 }
 
@@ -106,11 +110,11 @@ func (p *planted) sources() (map[string]string, error) {
 
 // row is the bug's row of the table in README.md.
 func (p *planted) row() string {
-	in := p.in
-	if in == "" {
-		in = layers[p.layer].test
+	by := p.layer
+	if p.also != "" {
+		by += "; " + p.also
 	}
-	return fmt.Sprintf("| %s | %s | %s |", p.bug, p.layer, in)
+	return fmt.Sprintf("| %s | %s | %s |", p.bug, by, p.in)
 }
 
 // TestPlantedBugsApply: every planted bug still fits the source, and README.md's
@@ -140,6 +144,9 @@ func TestPlantedBugsApply(t *testing.T) {
 		if _, ok := layers[p.layer]; !ok {
 			t.Errorf("%s: no layer %q", p.bug, p.layer)
 		}
+		if _, ok := layers[p.also]; !ok && p.also != "" {
+			t.Errorf("%s: no layer %q", p.bug, p.also)
+		}
 		if _, err := p.sources(); err != nil {
 			t.Errorf("%s does not fit the source any more: %v", p.bug, err)
 		}
@@ -163,9 +170,7 @@ func TestPlantedBugs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	clean := map[string]string{}  // tags: the test binary of the source as it is
-	passed := map[string]string{} // command: "" or what was wrong
+	g := &gardener{seed: sd, dir: t.TempDir(), clean: map[string]string{}, passed: map[string]string{}}
 	ran, found := 0, 0
 	for i := range plantedBugs {
 		p := &plantedBugs[i]
@@ -173,53 +178,70 @@ func TestPlantedBugs(t *testing.T) {
 			continue
 		}
 		ran++
-		t.Run(p.bug, func(t *testing.T) {
-			name, tags, env, args := p.run(sd)
+		ok := t.Run(p.bug, func(t *testing.T) {
 			files, err := p.sources()
 			if err != nil {
 				t.Fatalf("does not fit the source any more: %v", err)
 			}
-			if clean[tags] == "" {
-				clean[tags] = filepath.Join(dir, "clean"+tags)
-				plantedBuild(t, clean[tags], tags, nil)
+			g.find(t, files, layers[p.layer], p.in, p.says)
+			if p.also != "" {
+				g.find(t, files, layers[p.also], "", "")
 			}
-			key := fmt.Sprint(env, args)
-			if _, ok := passed[key]; !ok {
-				passed[key] = ""
-				if out, err := plantedRun(clean[tags], env, args); err != nil {
-					passed[key] = fmt.Sprintf("%v\n%s", err, out)
-				} else if !strings.Contains(out, "--- PASS: "+name+" (") {
-					passed[key] = "no such test:\n" + out
-				}
-			}
-			if passed[key] != "" {
-				t.Fatalf("without the bug, %s: %s", name, passed[key])
-			}
-			bin := filepath.Join(dir, "planted")
-			plantedBuild(t, bin, tags, files)
-			start := time.Now()
-			out, err := plantedRun(bin, env, args)
-			says := p.says
-			if says == "" {
-				says = layers[p.layer].says
-			}
-			says = regexp.MustCompile("(?m)" + says).FindString(out)
-			switch {
-			case err == nil:
-				t.Fatalf("NOT FOUND by %s", name)
-			case !strings.Contains(out, "--- FAIL: "+name+" (") || strings.Contains(out, "panic: test timed out"):
-				t.Fatalf("%s neither passed nor failed: %v\n%s", name, err, plantedTail(out))
-			case says == "":
-				t.Fatalf("%s failed for another reason:\n%s", name, plantedTail(out))
-			}
-			found++
-			t.Logf("found by %s in %v", name, time.Since(start).Round(time.Millisecond))
 		})
+		if ok {
+			found++
+		}
 	}
 	t.Logf("%d planted bugs, %d found; seed %d; %s, %s", ran, found, sd, plantedMachine(), runtime.Version())
 	if ran == 0 {
 		t.Error("no bug has such a name")
 	}
+}
+
+// A gardener builds and runs.
+type gardener struct {
+	seed   uint64
+	dir    string
+	clean  map[string]string // by tags: the test binary of the source as it is
+	passed map[string]string // by command: "", or what was wrong without a bug
+}
+
+// find wants a part of a layer to find the bug in files, and nothing without it.
+func (g *gardener) find(t *testing.T, files map[string]string, l layer, in, says string) {
+	t.Helper()
+	name, tags, env, args := l.run(in, g.seed)
+	if g.clean[tags] == "" {
+		g.clean[tags] = filepath.Join(g.dir, "clean"+tags)
+		plantedBuild(t, g.clean[tags], tags, nil)
+	}
+	key := fmt.Sprint(env, args)
+	if _, ok := g.passed[key]; !ok {
+		g.passed[key] = ""
+		if out, err := plantedRun(g.clean[tags], env, args); err != nil {
+			g.passed[key] = fmt.Sprintf("%v\n%s", err, plantedTail(out))
+		} else if !strings.Contains(out, "--- PASS: "+name+" (") {
+			g.passed[key] = "no such test:\n" + plantedTail(out)
+		}
+	}
+	if g.passed[key] != "" {
+		t.Fatalf("without the bug, %s: %s", name, g.passed[key])
+	}
+	bin := filepath.Join(g.dir, "planted")
+	plantedBuild(t, bin, tags, files)
+	start := time.Now()
+	out, err := plantedRun(bin, env, args)
+	if says == "" {
+		says = l.says
+	}
+	switch {
+	case err == nil:
+		t.Fatalf("NOT FOUND by %s", name)
+	case !strings.Contains(out, "--- FAIL: "+name+" (") || strings.Contains(out, "panic: test timed out"):
+		t.Fatalf("%s neither passed nor failed: %v\n%s", name, err, plantedTail(out))
+	case !regexp.MustCompile(says).MatchString(out):
+		t.Fatalf("%s failed for another reason:\n%s", name, plantedTail(out))
+	}
+	t.Logf("found by %s in %v", name, time.Since(start).Round(time.Millisecond))
 }
 
 // plantedTail is the end of a long text.

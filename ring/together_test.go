@@ -14,7 +14,7 @@ import (
 	"kbus.internal/shm"
 )
 
-var togetherFlag = flag.Int("together", 500, "histories that TestConcurrentHistories makes")
+var togetherFlag = flag.Int("together", 500, "histories that TestConcurrentHistories and TestConcurrentSteps make")
 
 var togetherConfig = Config{MaxKsocks: 6, MaxBindings: 64, ArenaBytes: 256 << 10, KeptEvents: 2, QueueSlots: 64, MaxMessageSize: 4096}
 
@@ -264,10 +264,13 @@ func (g *together) judge() error {
 	return j.explain(g.before)
 }
 
-// TestConcurrentHistories has Ksocks and a supervisor do random operations at
+// TestConcurrentHistories does them with nothing but the CPUs to have them meet.
+func TestConcurrentHistories(t *testing.T) { concurrentHistories(t) }
+
+// concurrentHistories has Ksocks and a supervisor do random operations at
 // once, and wants some order of these, in which none comes ahead of one that had
 // ended before it began, to give the same results on the model.
-func TestConcurrentHistories(t *testing.T) {
+func concurrentHistories(t *testing.T) {
 	sd := seed(t)
 	n := *togetherFlag
 	if testing.Short() {

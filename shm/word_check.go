@@ -85,15 +85,16 @@ func (w *Word) CompareAndSwap(old, new uint64) bool {
 		return w.v.CompareAndSwap(old, new)
 	}
 	s.Before(w, OpCompareAndSwap)
-	// Only one simulated process runs at a time: Load and Store are one step.
-	x := w.v.Load()
-	if x != old {
-		s.Failed(w, x, old)
-		return false
+	for {
+		if x := w.v.Load(); x != old {
+			s.Failed(w, x, old)
+			return false
+		}
+		if w.v.CompareAndSwap(old, new) {
+			s.After(w, OpCompareAndSwap, old, new, 1)
+			return true
+		}
 	}
-	w.v.Store(new)
-	s.After(w, OpCompareAndSwap, x, new, 1)
-	return true
 }
 
 // Advance sets the word to new if it is old, and does not tell.
@@ -105,8 +106,8 @@ func (w *Word) Advance(old, new uint64) {
 	}
 	s.Before(w, OpAdvance)
 	x := w.v.Load()
-	if x == old {
-		w.v.Store(new)
+	for x == old && !w.v.CompareAndSwap(old, new) {
+		x = w.v.Load()
 	}
 	s.Advanced(w, x, old, new)
 }
