@@ -43,6 +43,9 @@ var parts = []struct {
 	{"send and take by a wildcard", sendAndTake(world{listeners: 1, binding: "$.Part.*"})},
 	{"send and take urgent", sendAndTake(world{listeners: 1, flags: ring.Urgent})},
 	{"send and take with 10000 bindings", sendAndTake(world{listeners: 1, bindings: 10_000})},
+	{"send and take by 10 names in turn", sendAndTake(world{listeners: 1, names: 10})},
+	{"send and take by 1000 names in turn", sendAndTake(world{listeners: 1, names: 1000})},
+	{"send and take by 10000 names in turn", sendAndTake(world{listeners: 1, names: 10_000})},
 	{"send and take with 256 idle Ksocks", sendAndTake(world{listeners: 1, idle: 256})},
 	{"Request and Reply", requestAndReply},
 	{"open and close", func(t testing.TB) func() error {
@@ -70,6 +73,7 @@ var parts = []struct {
 // world is a bus in a mapping of this process.
 type world struct {
 	listeners, bindings, idle, size int
+	names                           int    // messages have so many names in turn, all bound
 	binding                         string // of the Listeners; "": the name itself
 	flags                           uint32
 
@@ -126,13 +130,13 @@ func (w *world) open(t testing.TB) (*ring.Client, int) {
 	return c, slot
 }
 
-func (w *world) bound(t testing.TB, name string, replier bool) *ring.Client {
+func (w *world) bound(t testing.TB, name string, replier bool) (*ring.Client, int) {
 	t.Helper()
 	c, slot := w.open(t)
 	if err := w.admin.Bind(slot, name, replier); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c, slot
 }
 
 func loanOf(size int) func(testing.TB) func() error {
@@ -177,16 +181,32 @@ func sendAndTake(plan world) func(testing.TB) func() error {
 		if name == "" {
 			name = partName
 		}
+		var slots []int
 		for range w.listeners {
-			to = append(to, w.bound(t, name, false))
+			c, slot := w.bound(t, name, false)
+			to, slots = append(to, c), append(slots, slot)
 		}
 		if w.size == 0 {
 			w.size = 64
 		}
-		h := ring.Header{Name: partName, Flags: w.flags}
+		names := []string{partName}
+		for i := range w.names {
+			names = append(names, fmt.Sprintf("%s.N%d", partName, i))
+			for _, slot := range slots {
+				if err := w.admin.Bind(slot, names[i+1], false); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		h := ring.Header{Flags: w.flags}
 		var l ring.Loan
 		var m ring.Message
+		n := 0
 		return func() error {
+			if n++; n >= len(names) {
+				n = 0
+			}
+			h.Name = names[n]
 			if err := send(from, &h, &l, w.size); err != nil {
 				return err
 			}
@@ -204,7 +224,7 @@ func sendAndTake(plan world) func(testing.TB) func() error {
 func requestAndReply(t testing.TB) func() error {
 	w := world{}.make(t)
 	asker, _ := w.open(t)
-	replier := w.bound(t, partName, true)
+	replier, _ := w.bound(t, partName, true)
 	h := ring.Header{Name: partName, Flags: ring.WantReply}
 	var l ring.Loan
 	var m ring.Message

@@ -37,12 +37,13 @@ type Client struct {
 	copies   int
 	copiesOf uint64
 
-	recvMu   sync.Mutex
-	recv     party
-	names    map[string]string
-	readSeq  uint32
-	received uint64
-	views    heldList
+	recvMu    sync.Mutex
+	recv      party
+	names     map[string]string
+	nameBytes int
+	readSeq   uint32
+	received  uint64
+	views     heldList
 
 	owedMu sync.Mutex
 	owed   []owed

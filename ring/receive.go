@@ -175,6 +175,13 @@ func (c *Client) flush() (bool, error) {
 	return err == nil && b != nil, err
 }
 
+// Names that messages had are kept, so that reading allocates nothing: this many
+// bytes of them, with what the map takes for each.
+const (
+	mostNameBytes = 1 << 20
+	nameCost      = 48
+)
+
 // read makes sense of a copy that has been taken off the queue.
 func (c *Client) read(m *Message, word uint64, held int) error {
 	b := c.b
@@ -197,8 +204,9 @@ func (c *Client) read(m *Message, word uint64, held int) error {
 	name := b.bytesAt(v.h, v.dataLen, v.nameLen)
 	interned, ok := c.names[string(name)]
 	if !ok {
-		if len(c.names) >= 1024 {
+		if c.nameBytes += len(name) + nameCost; c.nameBytes > mostNameBytes {
 			clear(c.names)
+			c.nameBytes = len(name) + nameCost
 		}
 		interned = string(name)
 		c.names[interned] = interned

@@ -29,6 +29,10 @@ type tables struct {
 	most    int       // bindings that one name can match
 }
 
+// mostRoutes is how many routes are kept: one for each name of a bus that has as
+// many bindings as there can be by default.
+const mostRoutes = 16384
+
 // A route is whom the messages of one name go to.
 type route struct {
 	version   uint64
@@ -201,7 +205,7 @@ func (b *Bus) route(name string) (*route, error) {
 	if r := t.routes[name]; r != nil {
 		return r, nil
 	}
-	if len(t.routes) >= 4096 {
+	if len(t.routes) >= mostRoutes {
 		clear(t.routes)
 	}
 	r := t.resolve(name)

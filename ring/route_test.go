@@ -152,3 +152,41 @@ func TestLoanWithManyBindings(t *testing.T) {
 		m.Release()
 	}
 }
+
+// A sender of more names than usual, and their reader, keep what they know of each,
+// within bounds.
+func TestManyNames(t *testing.T) {
+	w := newWorld(t, Config{MaxKsocks: 3, ArenaBytes: 1 << 20})
+	from, to := w.open(ReadWrite), w.open(ReadWrite)
+	w.bind(to, "$.Many.*", false)
+	pass := func(name string) {
+		t.Helper()
+		if _, err := from.Send(&Header{Name: name}, nil); err != nil {
+			t.Fatal(err)
+		}
+		var m Message
+		if ok, err := to.Take(&m); !ok || err != nil || m.Name != name {
+			t.Fatalf("%v, %v, %q instead of %q", ok, err, m.Name, name)
+		}
+		m.Release()
+	}
+	names := make([]string, 10_000)
+	for i := range names {
+		names[i] = fmt.Sprintf("$.Many.Name%d", i)
+		pass(names[i])
+	}
+	i := 0
+	if n := testing.AllocsPerRun(len(names), func() { pass(names[i%len(names)]); i++ }); n > 0 {
+		t.Errorf("%v allocations for a name that was sent before", n)
+	}
+	long := strings.Repeat("x", MaxName-20)
+	for i := range mostRoutes + 10 {
+		pass(fmt.Sprintf("$.Many.%s%d", long, i))
+		if len(w.b.tables.routes) > mostRoutes || len(to.names) > mostNameBytes/(MaxName-20)+len(names) {
+			t.Fatalf("%d routes and %d names are kept", len(w.b.tables.routes), len(to.names))
+		}
+	}
+	if n := len(to.names); n > mostNameBytes/(MaxName-20) {
+		t.Errorf("%d long names are kept", n)
+	}
+}
