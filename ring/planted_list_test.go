@@ -34,12 +34,12 @@ var plantedBugs = []planted{
 	{
 		bug:   "T3 copies before bits",
 		edits: []replacement{{"plan.go", "\tp.arm(m)\n\tfor i := range p.to {", "\tdefer p.arm(m)\n\tfor i := range p.to {"}},
-		layer: everybody, in: four, few: true,
+		layer: everybody, in: four,
 	},
 	{
 		bug:   "T5 the waker clears the sleeper's flag",
 		edits: []replacement{{"log.go", "if b.w[s+sSleeping].Load() != 0 {", "if b.w[s+sSleeping].CompareAndSwap(1, 0) {"}},
-		layer: everybody, in: "a sender stops for good while the Listener sleeps", says: "sleeps for ever",
+		layer: everybody, in: "a sender stops for good while the Listener sleeps", says: "sleeps for ever", few: true,
 	},
 	{
 		bug:   "T6 urgent copies without a freeze",
@@ -72,7 +72,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "the sleeper looks before it sets its flag",
 		edits: []replacement{{"wait.go", "c.sleepers.enter(room)\n\t\tok, err := ready()", "ok, err := ready()\n\t\tc.sleepers.enter(room)"}},
-		layer: everybody, in: asleep, says: "sleeps for ever", few: true,
+		layer: everybody, in: asleep, says: "sleeps for ever",
 	},
 	{
 		bug:   "a reader does not wake who waits for room",
@@ -97,7 +97,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "a dropped re-check: recipients are not worked out afresh",
 		edits: []replacement{{"draft.go", "v != d.version {", "d.version == 0 && v != 0 {"}},
-		layer: everybody, in: four, few: true,
+		layer: everybody, in: four,
 	},
 	{
 		bug:   "both sides of a Ksock claim by the same word",
@@ -163,7 +163,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T4 copies without a lap, so that an old one recurs",
 		edits: []replacement{{"plan.go", "laneWord(lap+1, ", "laneWord(0*lap, "}},
-		layer: late, in: "a late helper of a message, and the lane goes round with the same copies",
+		layer: late, in: "a late helper of a message, and the lane goes round with the same copies", few: true,
 	},
 	{
 		bug: "T7 the lanes are looked at by two reads",
@@ -190,7 +190,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T10 a dead supervisor's memory is taken back before the log is idle",
 		edits: []replacement{{"admin.go", "if _, err := a.p.idle(); err != nil {", "if err := error(nil); err != nil {"}},
-		layer: "scheduler, a death at each step", in: "supervisor, bind a Replier, reported",
+		layer: "scheduler, a death at each step", in: "supervisor, bind a Replier, reported", few: true,
 	},
 	{
 		bug:   "T12 an outcome does not tell of which try it is",
@@ -222,7 +222,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "kept events come in newest first",
 		edits: []replacement{{"plan.go", "int((head+k)&b.kmask)", "int((head+q.flush-1-k)&b.kmask)"}},
-		layer: everybody, in: "two events kept aside, and then room for both",
+		layer: everybody, in: "two events kept aside, and then room for both", few: true,
 	},
 	{
 		bug:   "one who waits for room is woken, not all",
