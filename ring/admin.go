@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"kbus.internal/shm"
 )
 
 // Settings of a switch (R3.9).
@@ -405,10 +407,12 @@ func (a *Admin) Unbind(slot int, name string, replier bool) error {
 	if err := a.unbind(l[0], false); err != nil {
 		return err
 	}
+	here := shm.Here()
 	if replier {
 		if err := a.orphans(slot); err != nil {
 			return err
 		}
+		here.Forget(a.state())
 	}
 	a.b.wakeSenders() // R6.6
 	return a.settle(slot)
@@ -541,9 +545,10 @@ func (a *Admin) SetReports(slot int, v uint32) (was bool, err error) {
 // status makes one Status (R5.6, R5.7) for the Request of a ledger word.
 func (a *Admin) status(slot, idx int, ver uint64, from uint32, name string) error {
 	b := a.b
-	s := b.slot(slot)
+	s, here := b.slot(slot), shm.Here()
 	l := b.w[s+b.rec+idx*recWords].Load()
 	if ledState(l) == ledFree || ledVer(l) != ver {
+		here.Forget()
 		return nil
 	}
 	network := uint32(b.w[s+b.rec+idx*recWords+recNetwork].Load())
@@ -557,6 +562,7 @@ func (a *Admin) status(slot, idx int, ver uint64, from uint32, name string) erro
 	defer a.drop(d)
 	d.kind, d.led = kindStatus, ledRef(slot, idx, ver)
 	_, err = a.p.append(entry{kind: kindStatus}, true, d)
+	here.Forget(d.state())
 	return err
 }
 

@@ -189,13 +189,15 @@ func (b *Bus) release(h int, gen uint64, i int) error {
 	if h <= 0 || h >= b.units {
 		return corrupt("release of block %d of %d", h, b.units)
 	}
-	at := b.block(h)
+	at, here := b.block(h), shm.Here()
 	if headGen(b.w[at+mHead].Load()) != gen {
+		here.Forget()
 		return nil
 	}
 	copies := int(b.w[at+mFlags].Load() & 0x7fff)
 	if copies <= 16 {
 		b.clearHead(at, gen, 1<<(i&15))
+		here.Forget()
 		return nil
 	}
 	leaves, mids := groupCounts(copies)
@@ -234,19 +236,22 @@ func (b *Bus) clearGroup(at int, gen uint64, bit int) bool {
 // clearHead clears bits of a head; none left is free, under the next generation,
 // in the same compare-and-swap.
 func (b *Bus) clearHead(at int, gen, bit uint64) {
+	here := shm.Here()
 	for {
+		here.Forget()
 		w := b.w[at+mHead].Load() // SYNC E3 acquire: what other holders did before they let go
 		if headGen(w) != gen || w&bit == 0 {
-			return
+			break
 		}
 		n := w &^ bit
 		if n&(headMask|headSender) == 0 {
 			n = (gen + 1) & genMask << 30
 		}
 		if b.w[at+mHead].CompareAndSwap(w, n) { // SYNC E3 release: my reads of the block are over
-			return
+			break
 		}
 	}
+	here.Forget()
 }
 
 // wordsAt is n words of block h's payload.

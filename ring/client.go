@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"kbus.internal/shm"
 )
 
 // Mode says what a Ksock may do (R3.1).
@@ -202,7 +204,7 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 // willSend begins to fetch the lines that others wrote last and the send is going
 // to write, while it does what it can without them.
 func (c *Client) willSend(d *draft) {
-	b := c.b
+	b, here := c.b, shm.Here()
 	b.w[wCur].WillWrite()
 	to := func(slot int) {
 		s := b.slot(slot)
@@ -227,6 +229,7 @@ func (c *Client) willSend(d *draft) {
 	for _, w := range d.route.listeners[:min(4, len(d.route.listeners))] {
 		to(copySlot(w))
 	}
+	here.Forget()
 }
 
 // compose makes a draft of a header.

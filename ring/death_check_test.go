@@ -108,6 +108,10 @@ var supervisorDeaths = []deathCase{
 		s.dead[1] = true // nobody else reads for it: that would hide what it holds
 		s.reap(s.admin, 1)
 	}, others: bystanders},
+	{name: "close a Listener", bus: checkBus{
+		ksocks: []checkKsock{{binds: listener("$.A")}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
+		before: func(s *checkSim) { s.send(3, Header{Name: "$.A"}, "first") },
+	}, do: func(s *checkSim) { s.close(s.admin, 1) }, others: bystanders},
 	{name: "reap a Replier that has read one Request", bus: checkBus{
 		ksocks: []checkKsock{{binds: replier}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
 		before: func(s *checkSim) { s.send(3, request, "?"); s.send(3, request, "??"); s.take(1) },

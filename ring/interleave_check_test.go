@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -21,6 +22,8 @@ type checkCase struct {
 	bus       checkBus
 	run       func(w *check.World, s *checkSim)
 	die, stop []string // processes that may die, of which the supervisor is told, or stop for good
+	partly    bool     // too large to be explored to the end
+	marks     bool     // small enough to be explored without the code's promises (TestCheckMarks)
 }
 
 var (
@@ -65,8 +68,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "two senders, a Listener that sleeps",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
+		name: "two senders, a Listener that sleeps", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
 			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
@@ -82,8 +85,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "one sender, two Listeners, and back",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1, binds: listener("$.B")}, {blocks: 1, binds: listener("$.A")}, {blocks: 1, binds: listener("$.A", "$.%")}}},
+		name: "one sender, two Listeners, and back", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1, binds: listener("$.B")}, {blocks: 1, binds: listener("$.A")}, {blocks: 1, binds: listener("$.A", "$.%")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.take(1) })
 			w.Go("L1", func() {
@@ -95,16 +98,16 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "Request and Reply",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
+		name: "Request and Reply", marks: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
 			w.Go("replier", func() { s.reply(2, 0) })
 		},
 	},
 	{
-		name: "Request and Reply, with a Listener",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}, {binds: listener("$.R")}}},
+		name: "Request and Reply, with a Listener", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}, {binds: listener("$.R")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?"); s.take(1) })
 			w.Go("replier", func() { s.reply(2, 0) })
@@ -112,23 +115,23 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a place held for an answer against another's message",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1, max: 1, binds: listener("$.A")}, {binds: replier}, {blocks: 1}}},
+		name: "a place held for an answer against another's message", marks: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1, max: 1, binds: listener("$.A")}, {binds: replier}, {blocks: 1}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?") })
 			w.Go("B", func() { s.send(3, Header{Name: "$.A", Flags: AllOrFail}, "b") })
 		},
 	},
 	{
-		name: "a Request against two Repliers' succession",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}, {}}, cfg: Config{MaxBindings: 2}},
+		name: "a Request against two Repliers' succession", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: replier}, {}}, cfg: Config{MaxBindings: 2}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("asker", func() { s.send(1, request, "?") })
 			w.Go("supervisor", func() { s.unbind(s.admin, 2, "$.R", true); s.bind(s.admin, 3, "$.R", true) })
 		},
 	},
 	{
-		name: "ALL_OR_FAIL against a reader that makes room",
+		name: "ALL_OR_FAIL against a reader that makes room", marks: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -139,7 +142,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "ALL_OR_WAIT against a reader that makes room",
+		name: "ALL_OR_WAIT against a reader that makes room", marks: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -174,7 +177,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a waiting Request against its Replier's unbind",
+		name: "a waiting Request against its Replier's unbind", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: replier}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.R", Flags: WantReply}, "first") },
@@ -189,7 +192,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "URGENT against a normal message and a reader",
+		name: "URGENT against a normal message and a reader", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1}, {binds: listener("$.A")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -201,7 +204,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "URGENT against a reader of two copies",
+		name: "URGENT against a reader of two copies", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A", "$.*")}},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -223,7 +226,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "an unbind against a send and a reader",
+		name: "an unbind against a send and a reader", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") },
@@ -235,7 +238,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "lanes together: an unbind, an urgent message, a reader",
+		name: "lanes together: an unbind, an urgent message, a reader", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
 			before: func(s *checkSim) {
@@ -250,7 +253,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Replier's unbind against its reading (Unbound)",
+		name: "a Replier's unbind against its reading (Unbound)", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}}, cfg: Config{MaxBindings: 2},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -273,7 +276,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "kept events against a reader and a sender",
+		name: "kept events against a reader and a sender", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener(ReplierBindEvent)}, {binds: replier}}, reports: true, cfg: Config{MaxBindings: 3, KeptEvents: 1},
 			before: func(s *checkSim) { s.send(1, Header{Name: ReplierBindEvent}, "first") },
@@ -294,7 +297,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a block that goes to another sender at once",
+		name: "a block that goes to another sender at once", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A")}, {blocks: 1}, {binds: listener("$.B")}},
 			cfg:    Config{ArenaBytes: 4 * unitBytes, MaxBindings: 2},
@@ -335,7 +338,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a late helper of an unbind, and the block used again",
+		name: "a late helper of an unbind, and the block used again", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 1}, {}, {binds: listener("$.A", "$.B")}}, cfg: Config{MaxBindings: 3},
 			before: func(s *checkSim) { s.send(1, Header{Name: "$.B"}, "first") },
@@ -359,8 +362,8 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a close against a send",
-		bus:  checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
+		name: "a close against a send", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a"); s.send(1, Header{Name: "$.A"}, "b") })
 			w.Go("supervisor", func() { s.reap(s.admin, 2) })
@@ -375,7 +378,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender dies, the supervisor cleans up", die: []string{"A"},
+		name: "a sender dies, the supervisor cleans up", marks: true, die: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -383,7 +386,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender dies, another sends", die: []string{"A"},
+		name: "a sender dies, another sends", partly: true, die: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -392,7 +395,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a reader dies against a send", die: []string{"L"},
+		name: "a reader dies against a send", partly: true, die: []string{"L"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}, before: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "first") }},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("L", func() { s.take(2) })
@@ -401,7 +404,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a Replier dies: GoneAway, Ignored or its Reply", die: []string{"replier"},
+		name: "a Replier dies: GoneAway, Ignored or its Reply", marks: true, die: []string{"replier"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 2}, {blocks: 1, binds: replier}},
 			before: func(s *checkSim) { s.send(1, request, "?"); s.send(1, request, "??") },
@@ -412,7 +415,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "an asker dies against the Reply", die: []string{"asker"},
+		name: "an asker dies against the Reply", partly: true, die: []string{"asker"},
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 1}, {blocks: 1, binds: replier}},
 		},
@@ -423,7 +426,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "two senders and a reader, one stops for good", stop: []string{"A", "L"},
+		name: "two senders and a reader, one stops for good", partly: true, stop: []string{"A", "L"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -433,7 +436,7 @@ var checkCases = []checkCase{
 		},
 	},
 	{
-		name: "a sender stops for good while the Listener sleeps", stop: []string{"A"},
+		name: "a sender stops for good while the Listener sleeps", partly: true, stop: []string{"A"},
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1}, {blocks: 1}, {binds: listener("$.A")}}},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A"}, "a") })
@@ -578,23 +581,66 @@ func envInt(name string, otherwise int) int {
 	return otherwise
 }
 
-// TestCheckInterleavings explores the configurations to the end, or up to
-// KBUS_CHECK_LIMIT executions of each (0: to the end).
+// TestCheckInterleavings explores the configurations to the end, those that are too
+// large for that (partly) up to 20,000 executions; KBUS_CHECK_LIMIT is a limit for
+// all (0: none). KBUS_CHECK_PART=1/2 takes every second one, from the first on.
 func TestCheckInterleavings(t *testing.T) {
-	complete, executions, states := 0, 0, 0
-	for _, c := range checkCases {
+	part, parts := 1, 1
+	if s := os.Getenv("KBUS_CHECK_PART"); s != "" {
+		if n, err := fmt.Sscanf(s, "%d/%d", &part, &parts); n != 2 || err != nil || part < 1 || part > parts {
+			t.Fatalf("KBUS_CHECK_PART=%s", s)
+		}
+	}
+	complete, executions, states, ran := 0, 0, 0, 0
+	for i, c := range slices.Concat(checkCases, smallCases) {
+		if i%parts != part-1 {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
-			cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true, Limit: envInt("KBUS_CHECK_LIMIT", 20000)}
+			cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true}
+			if c.partly {
+				cfg.Limit = 20000
+			}
+			cfg.Limit = envInt("KBUS_CHECK_LIMIT", cfg.Limit)
 			d := c.bus.def()
 			r := check.Run(t, cfg, c.on(d))
 			if r.Complete {
 				complete++
 			}
+			ran++
 			executions += r.Executions
 			states += r.States
 		})
 	}
-	t.Logf("%d configurations, %d of them to the end: %d executions, %d states", len(checkCases), complete, executions, states)
+	t.Logf("%d configurations, %d of them to the end: %d executions, %d states", ran, complete, executions, states)
+}
+
+// TestCheckMarks has small configurations end in the same ways whether or not the code's
+// promises (shm.Mark, Word.Put as part of a step, World.Keep) are relied on.
+func TestCheckMarks(t *testing.T) {
+	for _, c := range checkCases {
+		if !c.marks {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			var ends [2]map[string]bool
+			for i := range ends {
+				d := c.bus.def()
+				d.ends = map[string]bool{}
+				cfg := check.Config{Die: c.die, Stop: c.stop, FreeSpin: true, Remember: i == 1, Limit: 300000}
+				if r := check.Run(t, cfg, c.on(d)); !r.Complete {
+					t.Fatal("not explored to the end")
+				}
+				ends[i] = d.ends
+			}
+			for s := range ends[1] {
+				if !ends[0][s] {
+					t.Errorf("missing with the marks:\n%s", s)
+				}
+			}
+			t.Logf("%d ends, %d with the marks", len(ends[1]), len(ends[0]))
+		})
+	}
 }
 
 func (c *checkCase) on(d *checkDef) func(w *check.World) {

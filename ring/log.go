@@ -52,7 +52,7 @@ func outWord(op uint64, code uint8, h int) uint64 {
 func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 	b := p.b
 	for try, here := 0, shm.Here(); direct && try < 2; {
-		here.Forget(uint64(try), d.made())
+		here.Forget(uint64(try), d.made(), p.state())
 		a, err := p.idle()
 		if err != nil {
 			return outcome{}, err
@@ -79,6 +79,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 				d.tried, d.gone = true, o.code == codeOK
 			}
 			o.serial = p.plan.last
+			here.Forget(uint64(o.code), uint64(o.handle), uint64(o.serial), d.state(), p.state())
 			return o, p.carryOut(mine)
 		}
 		try++
@@ -89,7 +90,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 // claim is append's second way.
 func (p *party) claim(e entry, d *draft) (outcome, error) {
 	b, cmd := p.b, p.b.cmd(p.area)
-	for here := shm.Here(); ; here.Forget(d.made()) {
+	for here := shm.Here(); ; here.Forget(d.made(), p.state()) {
 		a, err := p.idle()
 		if err != nil {
 			return outcome{}, err
@@ -111,7 +112,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 		if d != nil {
 			d.tried = true
 		}
-		for here := shm.Here(); ; here.Forget() {
+		for here := shm.Here(); ; here.Forget(p.state()) {
 			c := b.w[wCur].Load()
 			if curSeq(c) != curSeq(a) {
 				break
@@ -122,6 +123,7 @@ func (p *party) claim(e entry, d *draft) (outcome, error) {
 		}
 		o := b.w[cmd+1].Load()
 		if code := uint8(o >> 28); o>>36 == op && code != codeUndecided {
+			here.Forget(o&(1<<36-1), d.state(), p.state())
 			return outcome{code: code, handle: laneHandle(o)}, nil
 		}
 		return outcome{}, corrupt("slot %d's entry has no outcome", p.slot)
@@ -133,7 +135,7 @@ func (p *party) idle() (uint64, error) {
 	spins := 0
 	here := shm.Here()
 	for {
-		here.Forget()
+		here.Forget(p.state())
 		a := p.b.w[wCur].Load()
 		if curPhase(a) == curIdle {
 			return a, nil
@@ -152,7 +154,7 @@ func (p *party) idle() (uint64, error) {
 // help brings the entry of a, a value of cur, one step on. It returns at once if
 // the log has gone on meanwhile.
 func (p *party) help(a uint64) error {
-	b := p.b
+	b, here := p.b, shm.Here()
 	switch curPhase(a) {
 	case curIdle:
 		return nil
@@ -186,6 +188,7 @@ func (p *party) help(a uint64) error {
 	if !b.w[wCur].CompareAndSwap(a, mine) {
 		return nil
 	}
+	here.Forget(mine, p.state())
 	return p.carryOut(mine)
 }
 
@@ -206,7 +209,9 @@ func (p *party) carryOut(a uint64) error {
 	if seq != curSeq(a) || n > uint64(b.areaCap) {
 		return corrupt("plan of entry %d: sequence %d, %d steps", curSeq(a), seq, n)
 	}
+	here := shm.Here()
 	for t := b.w[base+areaHead:][:3*n]; len(t) >= 3; t = t[3:] {
+		here.Forget(uint64(len(t)))
 		where, old, new := t[0].Load(), t[1].Load(), t[2].Load()
 		if !own && b.w[wCur].Load() != a {
 			return nil
@@ -231,6 +236,7 @@ func (p *party) carryOut(a uint64) error {
 			return corrupt("plan of entry %d has step %#x", curSeq(a), where)
 		}
 	}
+	here.Forget()
 	b.w[wCur].Advance(a, curWord(curSeq(a)+1, 0, curIdle))
 	return nil
 }
@@ -245,15 +251,17 @@ func changing(at int) bool {
 // changed by compare-and-swap before, the sleeper looks at them after it has
 // stored the flag: one of both sees the other.
 func (b *Bus) wake(slot int) {
-	s := b.slot(slot)
+	s, here := b.slot(slot), shm.Here()
 	if b.w[s+sSleeping].Load() != 0 { // SYNC E5
 		b.w[s+sSig].Add(1)
 		b.w[s+sSig].Wake()
 	}
+	here.Forget()
 }
 
 // wakeSenders wakes whoever waits for room (R6.6).
 func (b *Bus) wakeSenders() {
+	here := shm.Here()
 	for i := range (b.cfg.MaxKsocks + 64) / 64 {
 		for m := b.w[wWaiters+i].Load(); m != 0; m &= m - 1 { // SYNC E6
 			if s := 64*i + trailing(m); s <= b.cfg.MaxKsocks {
@@ -262,4 +270,5 @@ func (b *Bus) wakeSenders() {
 			}
 		}
 	}
+	here.Forget()
 }

@@ -259,7 +259,7 @@ var plantedBugs = []planted{
 		bug: "swapped stores: what a reader took is named for the supervisor after the pop",
 		edits: []replacement{
 			{"receive.go", "\t\tb.w[held].Put(uint64(laneHandle(e)))\n", ""},
-			{"receive.go", "\t\there.Forget(e, uint64(next))\n", "\t\tb.w[held].Put(uint64(laneHandle(e)))\n\t\there.Forget(e, uint64(next))\n"},
+			{"receive.go", "\t\there.Forget(e, uint64(next), c.recv.state())\n", "\t\tb.w[held].Put(uint64(laneHandle(e)))\n\t\there.Forget(e, uint64(next), c.recv.state())\n"},
 		},
 		layer: "an end at each write", in: "TestClientDeaths",
 	},

@@ -81,7 +81,7 @@ func (c *Client) pop(held int) (uint64, error) {
 	b, s := c.b, c.s
 	frozen, settled := 0, uint64(0)
 	for here := shm.Here(); ; {
-		here.Forget(uint64(frozen), settled)
+		here.Forget(uint64(frozen), settled, c.recv.state())
 		r := readWord(b.w[s+sRead].Load())
 		if r.frozen() {
 			// An edit is in progress: finish it, it can't block us.
@@ -128,7 +128,7 @@ func (c *Client) pop(held int) (uint64, error) {
 		if !b.w[s+sRead].CompareAndSwap(uint64(r), uint64(next)) {
 			continue
 		}
-		here.Forget(e, uint64(next))
+		here.Forget(e, uint64(next), c.recv.state())
 		// Whoever found this queue full before the pop waits: the tail is read
 		// after it, so it counts all that they counted.
 		owing, limit := b.w[s+sOwing].Load()&0xffff, b.w[s+sLimit].Load()&0xffffffff
@@ -141,6 +141,7 @@ func (c *Client) pop(held int) (uint64, error) {
 		if used+1 >= min(limit, uint64(b.cfg.QueueSlots)) {
 			b.wakeSenders()
 		}
+		here.Forget(e, c.recv.state())
 		return e, nil
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"kbus.internal/shm"
 )
 
 // Close ends a Ksock, in the order of R4.8, after its process has closed it or is
@@ -39,9 +41,11 @@ func (a *Admin) Reap(slot int) error {
 	if kid>>32 != kidEnded {
 		return nil
 	}
+	here := shm.Here()
 	if err := a.reclaim(slot); err != nil {
 		return err
 	}
+	here.Forget(a.state())
 	b.w[s+sBytesOut].Store(b.w[s+sBytesIn].Load())
 	b.waiter(slot, false)
 	b.w[s+sSleeping].Store(0)
@@ -54,7 +58,7 @@ func (a *Admin) Reap(slot int) error {
 }
 
 func (a *Admin) close(slot int) error {
-	b, s := a.b, a.b.slot(slot)
+	b, s, here := a.b, a.b.slot(slot), shm.Here()
 	// The entry that it may have in progress is over once the log is idle, and
 	// then it claims no more (T10).
 	if _, err := a.p.idle(); err != nil {
@@ -68,6 +72,8 @@ func (a *Admin) close(slot int) error {
 		return nil
 	}
 	id := uint32(kid)
+	forget := func(step int) { here.Forget(uint64(step), uint64(id), a.state()) }
+	forget(0)
 	if kid>>32 == kidOpen {
 		// From now on no plan puts anything in its queue.
 		err := a.apply(change{edits: append([]edit{{s + sKid, kid, uint64(kidClosing)<<32 | uint64(id)}},
@@ -76,12 +82,15 @@ func (a *Admin) close(slot int) error {
 			return err
 		}
 	}
+	forget(1)
 	if err := a.orphans(slot); err != nil {
 		return err
 	}
+	forget(2)
 	if err := a.unread(slot, id); err != nil {
 		return err
 	}
+	forget(3)
 	l, err := a.bindings(func(x binding) bool { return x.slot == slot && x.kid == id })
 	if err != nil {
 		return err
@@ -91,9 +100,11 @@ func (a *Admin) close(slot int) error {
 			return err
 		}
 	}
+	forget(4)
 	if err := a.ignored(slot, id); err != nil {
 		return err
 	}
+	forget(5)
 	// As asker it is gone now, and nobody reads its ledger any more.
 	owing := b.w[s+sOwing].Load()
 	for i, left := 0, owing&0xffff; i <= b.lmask && left > 0; i++ {
@@ -107,6 +118,7 @@ func (a *Admin) close(slot int) error {
 	if err := a.empty(slot); err != nil {
 		return err
 	}
+	forget(6)
 	if err := a.apply(change{edits: []edit{{s + sKid, uint64(kidClosing)<<32 | uint64(id), uint64(kidEnded)<<32 | uint64(id)}}}); err != nil {
 		return err
 	}
@@ -285,7 +297,9 @@ func (a *Admin) reclaim(slot int) error {
 		}
 		return err
 	}
+	here := shm.Here()
 	for i := range heldWords {
+		here.Forget(uint64(i))
 		w := &b.w[s+b.layout.held+i]
 		if h := w.Load(); h != 0 {
 			if err := free(int(min(h, 1<<30))); err != nil {

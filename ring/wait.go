@@ -52,16 +52,19 @@ func (z *sleepers) leave(room bool) {
 // waiter sets or clears a slot's bit among those who wait for room.
 func (b *Bus) waiter(slot int, on bool) {
 	w, bit := &b.w[wWaiters+slot/64], uint64(1)<<(slot%64)
+	here := shm.Here()
 	for {
+		here.Forget()
 		old := w.Load()
 		n := old &^ bit
 		if on {
 			n |= bit
 		}
 		if old == n || w.CompareAndSwap(old, n) {
-			return
+			break
 		}
 	}
+	here.Forget()
 }
 
 // WaitReadable returns nil once there is something to read (R3.4), looking spin
@@ -117,7 +120,7 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 // sleep is wait for a context whose end is a nudge.
 func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
-	for {
+	for here := shm.Here(); ; here.Forget(c.state()) {
 		if ok, err := ready(); err != nil || ok {
 			return err
 		}
@@ -128,6 +131,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			continue
 		}
 		room := c.mode == ReadWrite && c.Waiting()
+		here.Forget(c.state())
 		s := sig.Load()
 		c.sleepers.enter(room)
 		ok, err := ready() // SYNC E5, E6: after the flags

@@ -4,6 +4,7 @@ package ring
 
 import (
 	"fmt"
+	"strings"
 
 	"kbus.internal/ring/check"
 	"kbus.internal/ring/model"
@@ -50,7 +51,8 @@ type checkDef struct {
 	layout layout
 	cached [][]freed // by slot
 	model  *model.Bus
-	record bool // before() is played on the model, too
+	record bool            // before() is played on the model, too
+	ends   map[string]bool // if not nil, how executions ended is noted here
 }
 
 func (b checkBus) def() *checkDef {
@@ -289,7 +291,25 @@ func (s *checkSim) judge() error {
 		}
 		j.rest, j.ids = append(j.rest, x), append(j.ids, uint32(slot))
 	}
+	if s.def.ends != nil {
+		s.def.ends[ending(s.w.History(), j.rest)] = true
+	}
 	return j.explain(s.def.model)
+}
+
+// ending is all that can be told of an execution.
+func ending(h []check.Op, rest []string) string {
+	var b strings.Builder
+	for _, op := range h {
+		fmt.Fprintf(&b, "%s: %s = %v, behind", op.Process, op.Name, op.Out)
+		for i, o := range h {
+			if o.Done() && o.Return < op.Call {
+				fmt.Fprint(&b, " ", i)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String() + strings.Join(rest, "\n--\n")
 }
 
 // invariants looks at queues and blocks: what is queued has its bit, in a block
@@ -366,16 +386,7 @@ func (s *checkSim) keep(slot int) {
 	if s.w == nil || s.def.bus.sides {
 		return
 	}
-	c := s.k[slot]
-	var blocks []freed
-	for n := range 8 {
-		if q := c.cache[n]; q != nil {
-			blocks = append(blocks, q.items[q.head:]...)
-		}
-	}
-	d := &c.waiting
-	s.w.Keep(blocks, c.hand.version, c.b.tables.version, c.last, c.sent, c.readSeq, c.received, c.owed,
-		d.h, d.head, d.units, d.opts, d.version, d.tried, d.hdr.ID, len(c.loans.free), len(c.views.free))
+	s.w.Keep(s.k[slot].state())
 }
 
 // send sends as the Ksock of a slot.
@@ -448,4 +459,9 @@ func (s *checkSim) maxMessages(a *Admin, slot int, n uint32) string {
 // reap closes the Ksock of a slot, whose process is dead.
 func (s *checkSim) reap(a *Admin, slot int) string {
 	return s.do("reap", closeAct(uint32(slot)), func() string { return errno(a.Reap(slot)) })
+}
+
+// close closes the Ksock of a slot, whose process may still hold messages.
+func (s *checkSim) close(a *Admin, slot int) string {
+	return s.do("close", closeAct(uint32(slot)), func() string { return errno(a.Close(slot)) })
 }

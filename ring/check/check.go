@@ -213,6 +213,11 @@ func firstLine(err error) string {
 func (e *engine) exhaust(r *Result, setup func(*World)) {
 	x := newExplorer(e.cfg)
 	e.policy = x
+	if x.reduce() {
+		e.execute(setup)
+		x = x.scouted()
+		e.policy = x
+	}
 	for n := 0; ; n++ {
 		if e.cfg.Limit > 0 && n == e.cfg.Limit {
 			r.Complete = false

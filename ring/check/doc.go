@@ -32,15 +32,27 @@
 // the end. Hashes are 128 bits wide.
 //
 // Orders of steps that commute (dynamic partial-order reduction, Flanagan and
-// Godefroid). Steps conflict when both access a word and one writes it (a failed
-// CompareAndSwap reads); a sleep conflicts with wakes of its word, the end of a
-// process with those who await it, an operation's beginning with the ends of
-// others. Wherever a step conflicts with an earlier one and no chain of conflicts
-// orders the two otherwise, its process is also tried ahead of that one. A state
-// that is met again keeps the set of accesses that were explored behind it, which
-// stand for the steps that are not executed again. Early ends are further steps
-// of their process: they are tried wherever it is.
+// Godefroid). Steps conflict when both access a word and one writes it; a sleep
+// conflicts with wakes of its word, the end of a process with those who await it,
+// an operation's beginning with the ends of others. Wherever a step conflicts
+// with an earlier one and no chain of conflicts orders the two otherwise, its
+// process is also tried ahead of that one. Early ends are further steps of their
+// process: they are tried wherever it is.
+//
+// What expected another value (a CompareAndSwap, an Advance) conflicts only with
+// writes of that value or over it. Two equal Advances commute, since nobody learns
+// whose it was: the one that comes too late conflicts with nothing behind the
+// other; but as it could have been first, it also conflicts, like a write, with
+// what is ahead of the other.
+//
+// A state that is met again keeps the accesses that were explored behind it, which
+// stand for the steps that are not executed again; and of each, some of what
+// happens before it on all ways from that state: steps of other processes, reads
+// and writes of the words that are accessed most. So most conflicts with the path
+// to the state that are ordered otherwise are known to be. What is not kept can
+// only make more to explore.
 //
 // The tests compare the outcomes, with all they tell of the history, with those
-// of plain enumeration, over random programs.
+// of plain enumeration, over random programs; for longer ones, with those of an
+// exploration that leaves out only states that it has met.
 package check

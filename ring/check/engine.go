@@ -109,7 +109,7 @@ type process struct {
 	opened  bool // the present op's first step is done
 	opSteps int
 	opLocal hash // local at the operation's beginning
-	opSeen  hash // of the operations that had ended then
+	known   hash // of the operations that had ended when each of its own began
 }
 
 // A read is of a word; it is worth while to look again when that is no longer
@@ -151,48 +151,82 @@ func newCoroutine() *coroutine {
 // position e.pos.
 type policy interface {
 	pick(e *engine) choice
-	access(e *engine, p *process, a int32, write bool)
+	access(e *engine, p *process, a access)
 }
 
-// variable is what is known of a shared variable in the present execution.
-// Position 0 is: never.
-type variable struct {
-	execution  uint32
-	writer     int32 // process of the last write
-	writePos   int32
-	readPos    [MaxProcesses]int32 // last read of each
-	writeClock clock
-	readClock  clock // joined, of all reads since the last write
+// An access is what a step does to a shared variable.
+type access struct {
+	a    int32 // variable
+	p    int8  // process
+	kind kind
+	x, y uint64 // the value before and after; of those that do nothing, what they expected and wanted
+}
+
+type kind int8
+
+const (
+	reads    kind = iota
+	misses        // a CompareAndSwap that expected something else
+	idles         // an Advance that expected something else
+	writes        // all that set a value, but an Advance
+	advances      // an Advance that found what it expected
+	calls         // of the history
+	returns
+)
+
+// conflict tells whether two accesses to one variable, one right after the other
+// and by different processes, can make a difference by their order.
+func (e *access) conflict(f *access) bool {
+	if e.kind >= calls || f.kind >= calls {
+		return e.kind != f.kind
+	}
+	if e.kind < writes {
+		e, f = f, e
+	}
+	switch {
+	case e.kind < writes:
+		return false
+	case f.kind >= writes:
+		return true
+	case e.x == e.y:
+		return false
+	case f.kind == reads:
+		return true
+	}
+	return !e.same(f) && (e.x == f.x || e.y == f.x)
+}
+
+// same tells whether e is an Advance and f the same one, which comes too late:
+// which of them is first nobody learns.
+func (e *access) same(f *access) bool {
+	return e.kind == advances && f.kind == idles && e.x == f.x && e.y == f.y
 }
 
 // The first shared variables are not words: whether process p has ended or died
-// (p), and the history (calls read it, returns write it; two returns do not
-// conflict).
+// (p), and the history.
 const (
 	varHistory = MaxProcesses
-	varReturns = MaxProcesses + 1 // keeps the returns; not accessed itself
-	varWords   = MaxProcesses + 2
+	varWords   = MaxProcesses + 1
 )
 
 // engine runs the processes of one execution after another.
 type engine struct {
-	cfg       *Config
-	policy    policy
-	world     *World
-	procs     []*process
-	idle      []*coroutine
-	cur       *process
-	priming   bool
-	chosen    choice
-	tracing   bool
-	trace     []string
-	execution uint32
+	cfg     *Config
+	policy  policy
+	world   *World
+	procs   []*process
+	idle    []*coroutine
+	cur     *process
+	priming bool
+	chosen  choice
+	tracing bool
+	trace   []string
 
 	pos     int32    // of the present step, from 1
 	took    []choice // all choices so far
 	memory  hash     // of all words that differ from the start
-	vars    []variable
-	varOf   []int32 // by word number and, behind them, by futex of a word
+	vars    int32    // number of shared variables
+	varOf   []int32  // by word number and, behind them, by futex of a word
 	regions []region
 	failed  error
 	nets    int
@@ -239,7 +273,7 @@ func (r *region) restore() {
 
 func newEngine(cfg *Config) *engine {
 	e := &engine{cfg: cfg, maxOp: map[string]int{}}
-	e.vars = make([]variable, varWords)
+	e.vars = varWords
 	return e
 }
 
@@ -269,8 +303,8 @@ func (e *engine) variable(i int32, futex bool) int32 {
 	}
 	v := e.varOf[k]
 	if v == 0 {
-		v = int32(len(e.vars))
-		e.vars = append(e.vars, variable{})
+		v = e.vars
+		e.vars++
 		e.varOf[k] = v
 	}
 	return v
@@ -290,7 +324,6 @@ func (e *engine) wordName(i int32) string {
 // execute runs one execution from its start and returns why it ended: none or
 // cut. setup makes the processes.
 func (e *engine) execute(setup func(*World)) choice {
-	e.execution++
 	e.pos, e.took, e.memory, e.failed, e.nets = 0, e.took[:0], hash{}, nil, 0
 	e.trace = e.trace[:0]
 	e.procs = e.procs[:0]
@@ -404,7 +437,7 @@ func (e *engine) live(p *process) {
 		}
 		p.status = ended
 		if !e.priming {
-			e.access(p, int32(p.id), true)
+			e.write(p, int32(p.id))
 		}
 	}()
 	p.body()
@@ -496,7 +529,7 @@ func (e *engine) begin(c choice) {
 	case paused:
 		p.status = ready
 		for _, r := range p.reads {
-			e.access(p, e.variable(r.word, false), false)
+			e.read(p, e.variable(r.word, false))
 		}
 		p.reads = p.reads[:0]
 	case awaiting, woken:
@@ -517,7 +550,7 @@ func (e *engine) finish(p *process, k choice) {
 		p.status = stopped
 	} else {
 		p.status = dead
-		e.access(p, int32(p.id), true)
+		e.write(p, int32(p.id))
 	}
 	if e.tracing {
 		e.log(p, "%s", p.status)
@@ -562,44 +595,13 @@ func (e *engine) away(p *process) {
 	}
 }
 
-// access notes that p's present step reads or writes shared variable a.
-func (e *engine) access(p *process, a int32, write bool) {
-	e.policy.access(e, p, a, write)
+// access notes what p's present step does to shared variable a.
+func (e *engine) access(p *process, a int32, k kind, x, y uint64) {
+	e.policy.access(e, p, access{a, int8(p.id), k, x, y})
 }
 
-// at returns the present state of shared variable a.
-func (e *engine) at(a int32) *variable {
-	v := &e.vars[a]
-	if v.execution != e.execution {
-		*v = variable{execution: e.execution}
-	}
-	return v
-}
-
-// order joins the clocks for an access.
-func (e *engine) order(p *process, a int32, write bool) {
-	v := e.at(a)
-	if a == varHistory {
-		// Calls and returns conflict, those of one kind do not.
-		own, other := v, e.at(varReturns)
-		if write {
-			own, other = other, own
-		}
-		p.clock.join(&other.readClock)
-		own.readPos[p.id] = e.pos
-		own.readClock.join(&p.clock)
-		return
-	}
-	p.clock.join(&v.writeClock)
-	if !write {
-		v.readPos[p.id] = e.pos
-		v.readClock.join(&p.clock)
-		return
-	}
-	p.clock.join(&v.readClock)
-	v.writer, v.writePos = int32(p.id), e.pos
-	v.writeClock, v.readClock = p.clock, clock{}
-}
+func (e *engine) read(p *process, a int32)  { e.access(p, a, reads, 0, 0) }
+func (e *engine) write(p *process, a int32) { e.access(p, a, writes, 0, 1) }
 
 // Before is for package shm.
 func (e *engine) Before(w *shm.Word, op shm.Op) {
@@ -645,7 +647,14 @@ func (e *engine) After(w *shm.Word, op shm.Op, old, new, seen uint64) {
 	if e.priming {
 		return // a Put ahead of the first step: nobody has read the word yet
 	}
-	e.access(p, a, op != shm.OpLoad)
+	switch op {
+	case shm.OpLoad:
+		e.read(p, a)
+	case shm.OpAdvance:
+		e.access(p, a, advances, old, new)
+	default:
+		e.access(p, a, writes, old, new)
+	}
 	if e.tracing {
 		e.traceWord(p, i, op, old, new)
 	}
@@ -660,7 +669,7 @@ func (e *engine) Failed(w *shm.Word, is, expected uint64) {
 	i := e.number(w)
 	p.look(read{i, expected, true})
 	p.local = p.local.fold(0)
-	e.access(p, e.variable(i, false), false)
+	e.access(p, e.variable(i, false), misses, expected, 0)
 	if e.tracing {
 		e.log(p, "cas   %s: failed, is %#x, not %#x", e.wordName(i), is, expected)
 	}
@@ -678,7 +687,7 @@ func (e *engine) Advanced(w *shm.Word, was, expected, new uint64) {
 	}
 	i := e.number(w)
 	p.local = p.local.fold(0)
-	e.access(p, e.variable(i, false), false)
+	e.access(p, e.variable(i, false), idles, expected, new)
 	if e.tracing {
 		e.log(p, "adv   %s: not %#x, is %#x", e.wordName(i), expected, was)
 	}
@@ -748,7 +757,7 @@ func (e *engine) Wait(w *shm.Word, old uint32, timeout time.Duration) {
 	}
 	e.boundary(p)
 	i := e.number(w)
-	e.access(p, e.variable(i, false), false)
+	e.read(p, e.variable(i, false))
 	if uint32(e.value(i)) != old {
 		p.local = p.local.fold(1)
 		if e.tracing {
@@ -756,7 +765,7 @@ func (e *engine) Wait(w *shm.Word, old uint32, timeout time.Duration) {
 		}
 		return
 	}
-	e.access(p, e.variable(i, true), true)
+	e.write(p, e.variable(i, true))
 	if e.tracing {
 		e.log(p, "wait  %s = %#x", e.wordName(i), old)
 	}
@@ -801,7 +810,11 @@ func (e *engine) Wake(w *shm.Word) {
 			sleepers = append(sleepers, q)
 		}
 	}
-	e.access(p, e.variable(i, true), len(sleepers) > 0)
+	if len(sleepers) > 0 {
+		e.write(p, e.variable(i, true))
+	} else {
+		e.read(p, e.variable(i, true))
+	}
 	for _, q := range sleepers {
 		q.status = woken
 		q.clock.join(&p.clock)
@@ -825,7 +838,7 @@ func (e *engine) Pause() {
 		return
 	}
 	for _, r := range p.reads {
-		e.access(p, e.variable(r.word, false), false)
+		e.read(p, e.variable(r.word, false))
 	}
 	if e.changed(p) {
 		p.reads = p.reads[:0]

@@ -5,6 +5,7 @@ package check
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 )
 
 // A node is a state on the explorer's present path.
@@ -15,11 +16,13 @@ type node struct {
 	done    choices
 	taken   choice // the last of done
 
-	step    int32   // set: what the step taken accessed
-	after   int32   // set: what steps explored behind this state accessed
+	step    int32   // what the step taken accessed
+	after   int32   // what steps explored behind this state accessed
 	paths   float64 // interleavings explored from here on
 	last    int8    // process of the step before
 	preempt int8    // preemptions so far
+
+	clocks [MaxProcesses]clock
 }
 
 type known struct {
@@ -34,16 +37,50 @@ type explorer struct {
 	stack   []node
 	replay  int // steps that the present execution repeats
 	seen    map[hash]known
-	sets    sets
-	present bitset // accesses of the present step
-	hit     known  // of the state at which the present execution was cut
+	futures futures
+	present []access // of the present step
+	hit     known    // of the state at which the present execution was cut
 	hits    uint64
+
+	// Of the present execution, kept from one to the next as far as they agree.
+	events [][]event // by variable
+	order  []int32   // the variables of all events
+	clocks []clock   // by position: of the step that ends there
+}
+
+// An event is an access at a position.
+type event struct {
+	access
+	pos int32
 }
 
 func newExplorer(cfg *Config) *explorer {
 	x := &explorer{cfg: cfg, seen: map[hash]known{}}
-	x.sets.init()
+	x.futures.init()
 	return x
+}
+
+// scouted returns an explorer that has not begun, but knows from the first
+// execution of x which variables matter most.
+func (x *explorer) scouted() *explorer {
+	y := newExplorer(x.cfg)
+	var l []int32
+	for a, events := range x.events {
+		by, write := 0, false
+		for _, v := range events {
+			by |= 1 << v.p
+			write = write || v.kind >= writes
+		}
+		if write && bits.OnesCount(uint(by)) > 1 && a >= varWords {
+			l = append(l, int32(a))
+		}
+	}
+	slices.SortStableFunc(l, func(a, b int32) int { return len(x.events[b]) - len(x.events[a]) })
+	for _, a := range l[:min(len(l), maxHubs)] {
+		y.futures.hubOf[a] = len(y.futures.hubs)
+		y.futures.hubs = append(y.futures.hubs, a)
+	}
+	return y
 }
 
 func (e *engine) key() hash {
@@ -59,7 +96,7 @@ func (e *engine) key() hash {
 	}
 	e.cur = cur
 	for _, p := range e.procs {
-		h = h.add(p.local.fold(uint64(p.id)<<8 | uint64(p.status)))
+		h = h.add(p.local.fold(p.known.a).fold(p.known.b).fold(uint64(p.id)<<8 | uint64(p.status)))
 	}
 	return h
 }
@@ -67,15 +104,15 @@ func (e *engine) key() hash {
 func (x *explorer) reduce() bool { return !x.cfg.Full && x.cfg.Mode == Exhaustive }
 
 func (x *explorer) pick(e *engine) choice {
-	if n := len(x.present); n > 0 {
-		if int(e.pos) >= x.replay {
-			x.stack[e.pos-1].step = x.sets.intern(x.present)
-		}
+	if e.pos > 0 && int(e.pos) >= x.replay && x.reduce() {
+		n := &x.stack[e.pos-1]
+		n.step = x.futures.step(n.taken.process(), x.present)
 		x.present = x.present[:0]
-	} else if int(e.pos) >= x.replay && e.pos > 0 {
-		x.stack[e.pos-1].step = 0
 	}
 	if int(e.pos) < x.replay {
+		if int(e.pos) == x.replay-1 {
+			x.rewind(e)
+		}
 		c := x.stack[e.pos].taken
 		if s := e.procs[c.process()].status; s >= ended || s == asleep && c.kind() == run {
 			e.fail(fmt.Errorf("the same steps lead elsewhere: the test is not deterministic (%s)", e.statuses()))
@@ -84,6 +121,9 @@ func (x *explorer) pick(e *engine) choice {
 		return c
 	}
 	n := node{key: e.key(), enabled: e.enabled(), last: -1}
+	for i, p := range e.procs {
+		n.clocks[i] = p.clock
+	}
 	if e.pos > 0 {
 		t := &x.stack[e.pos-1]
 		n.last, n.preempt = int8(t.taken.process()), t.preempt
@@ -148,7 +188,7 @@ func (x *explorer) next(e *engine) bool {
 	k := x.hit
 	for len(x.stack) > 0 {
 		n := &x.stack[len(x.stack)-1]
-		n.after = x.sets.union(n.after, x.sets.union(n.step, k.after))
+		n.after = x.futures.union(n.after, x.futures.before(n.step, k.after))
 		n.paths += k.paths
 		if left := n.todo &^ n.done; left != 0 {
 			n.taken = left.first()
@@ -164,53 +204,92 @@ func (x *explorer) next(e *engine) bool {
 	return false
 }
 
-// An access in a bitset: variable, process, and whether it is a write.
-func code(a int32, p int, write bool) int {
-	c := (int(a)*MaxProcesses + p) * 2
-	if write {
-		c++
+// rewind makes what is known of the present execution what it was when it came to
+// the state from which it goes another way now.
+func (x *explorer) rewind(e *engine) {
+	n := &x.stack[e.pos]
+	for i, p := range e.procs {
+		p.clock = n.clocks[i]
 	}
-	return c
+	for k := len(x.order) - 1; k >= 0; k-- {
+		l := &x.events[x.order[k]]
+		if (*l)[len(*l)-1].pos <= e.pos {
+			break
+		}
+		*l = (*l)[:len(*l)-1]
+		x.order = x.order[:k]
+	}
 }
 
-func (x *explorer) access(e *engine, p *process, a int32, write bool) {
-	if x.reduce() {
-		if int(e.pos) >= x.replay {
-			x.present = x.present.with(code(a, p.id, write))
-			x.races(e, p, &p.base, a, write)
-		}
-		e.order(p, a, write)
+func (x *explorer) access(e *engine, p *process, a access) {
+	if int(e.pos) < x.replay || !x.reduce() {
+		return
 	}
+	x.futures.all = 1<<len(e.procs) - 1
+	x.present = append(x.present, a)
+	last, ordered := x.last(&a, &p.clock)
+	x.races(&last, p, &p.base, &p.clock)
+	for _, pos := range ordered {
+		if pos > 0 {
+			p.clock.join(&x.clocks[pos])
+		}
+	}
+	for len(x.events) <= int(a.a) {
+		x.events = append(x.events, nil)
+	}
+	x.events[a.a] = append(x.events[a.a], event{a, e.pos})
+	x.order = append(x.order, a.a)
+	for len(x.clocks) <= int(e.pos) {
+		x.clocks = append(x.clocks, clock{})
+	}
+	x.clocks[e.pos] = p.clock
+}
+
+// last returns, for each other process, the position of its last access that
+// conflicts with a (0: none), and of its last that is ordered before a by it.
+// known is what happens before a.
+//
+// An Advance that another process has taken ahead of it conflicts with nothing
+// then; but it could be the one that takes it, so it also conflicts with what is
+// before the other's.
+func (x *explorer) last(a *access, known *clock) (last, ordered clock) {
+	if int(a.a) >= len(x.events) {
+		return last, ordered
+	}
+	l, taken := x.events[a.a], *a
+	for i := len(l) - 1; i >= 0; i-- {
+		f := &l[i]
+		switch {
+		case f.p == a.p:
+		case f.same(&taken) && f.pos > known[f.p]:
+			taken.kind = advances
+		case last[f.p] == 0 && f.conflict(&taken):
+			last[f.p] = f.pos
+			fallthrough
+		default:
+			if ordered[f.p] == 0 && f.conflict(a) {
+				ordered[f.p] = f.pos
+			}
+		}
+	}
+	return last, ordered
 }
 
 // races adds, for an access by p behind the present path, p's step at each
-// earlier one that conflicts and is not ordered before it by others.
-func (x *explorer) races(e *engine, p *process, base *clock, a int32, write bool) {
-	v := e.at(a)
-	if a == varHistory {
-		if !write {
-			v = e.at(varReturns)
+// earlier one that conflicts (last) and is not ordered before it by others: what
+// happens before it is in known, base what happens before its step.
+func (x *explorer) races(last *clock, p *process, base, known *clock) {
+next:
+	for q, pos := range last {
+		if pos <= known[q] {
+			continue
 		}
-		for q, pos := range v.readPos {
-			if q != p.id && pos > p.clock[q] {
-				x.reverse(pos, p, base)
+		for r, other := range last {
+			if r != q && other > pos && x.clocks[other][q] >= pos {
+				continue next
 			}
 		}
-		return
-	}
-	read := false
-	if write {
-		for q, pos := range v.readPos {
-			if pos > v.writePos {
-				read = true
-				if q != p.id && pos > p.clock[q] {
-					x.reverse(pos, p, base)
-				}
-			}
-		}
-	}
-	if !read && v.writePos > 0 && int(v.writer) != p.id && v.writePos > p.clock[v.writer] {
-		x.reverse(v.writePos, p, base)
+		x.reverse(pos, p, base)
 	}
 }
 
@@ -244,107 +323,62 @@ func (x *explorer) reverse(pos int32, p *process, base *clock) {
 
 // waiting returns what those who spin would read if they went on: a word may have
 // changed and changed back meanwhile.
-func (x *explorer) waiting(e *engine) int32 {
-	var b bitset
+func (x *explorer) waiting(e *engine) (f int32) {
+	if !x.reduce() {
+		return 0
+	}
 	for _, p := range e.procs {
 		if p.status == paused {
+			var l []access
 			for _, r := range p.reads {
-				b = b.with(code(e.variable(r.word, false), p.id, false))
+				l = append(l, access{e.variable(r.word, false), int8(p.id), reads, 0, 0})
 			}
+			f = x.futures.union(f, x.futures.before(x.futures.step(p.id, l), 0))
 		}
 	}
-	return x.sets.intern(b)
+	return f
 }
 
-// meet does the same for all accesses behind a state that was explored before.
+// meet does what races does for all accesses behind a state that was explored
+// before.
 func (x *explorer) meet(e *engine) {
 	if !x.reduce() {
 		return
 	}
-	for i, w := range x.sets.of(x.hit.after) {
-		for ; w != 0; w &= w - 1 {
-			c := i*64 + bits.TrailingZeros64(w)
-			p := e.procs[c/2%MaxProcesses]
-			x.races(e, p, &p.clock, int32(c/2/MaxProcesses), c&1 == 1)
-		}
-	}
-}
-
-// A bitset is a set of small numbers, without zero words at its end.
-type bitset []uint64
-
-func (b bitset) with(i int) bitset {
-	for len(b) <= i/64 {
-		b = append(b, 0)
-	}
-	b[i/64] |= 1 << (i % 64)
-	return b
-}
-
-// sets numbers the bitsets that occur; 0 is the empty one.
-type sets struct {
-	all    []bitset
-	byHash map[uint64][]int32
-	unions map[[2]int32]int32
-}
-
-func (s *sets) init() {
-	s.all = []bitset{nil}
-	s.byHash = map[uint64][]int32{}
-	s.unions = map[[2]int32]int32{}
-}
-
-func (s *sets) of(i int32) bitset { return s.all[i] }
-
-func (s *sets) intern(b bitset) int32 {
-	if len(b) == 0 {
-		return 0
-	}
-	var h uint64
-	for _, w := range b {
-		h = mix(h+1, w)
-	}
-next:
-	for _, i := range s.byHash[h] {
-		o := s.all[i]
-		if len(o) != len(b) {
-			continue
-		}
-		for k := range b {
-			if o[k] != b[k] {
-				continue next
+	for _, f := range x.futures.sets[x.hit.after] {
+		a := &x.futures.accesses[f.access()]
+		p := e.procs[a.p]
+		last, _ := x.last(a, &p.clock)
+		for q, pos := range last {
+			if pos <= p.clock[q] {
+				continue
 			}
+			known := p.clock
+			for r := f.behind(); r != 0; r &= r - 1 {
+				known.join(&e.procs[bits.TrailingZeros8(r)].clock)
+			}
+			for h := f.hubs(); h != 0; h &= h - 1 {
+				x.joinWrites(&known, x.futures.hubs[bits.TrailingZeros32(h)])
+			}
+			if a.kind == idles {
+				last, _ = x.last(a, &known)
+			}
+			x.races(&last, p, &known, &known)
+			break
 		}
-		return i
 	}
-	i := int32(len(s.all))
-	s.all = append(s.all, append(bitset(nil), b...))
-	s.byHash[h] = append(s.byHash[h], i)
-	return i
 }
 
-func (s *sets) union(i, j int32) int32 {
-	if i == j || j == 0 {
-		return i
+// joinWrites adds to c what happens before a future read of a variable.
+func (x *explorer) joinWrites(c *clock, a int32) {
+	if int(a) >= len(x.events) {
+		return
 	}
-	if i == 0 {
-		return j
+	l := x.events[a]
+	for i := len(l) - 1; i >= 0; i-- {
+		if l[i].kind >= writes && l[i].x != l[i].y {
+			c.join(&x.clocks[l[i].pos])
+			return
+		}
 	}
-	if i > j {
-		i, j = j, i
-	}
-	if u, ok := s.unions[[2]int32{i, j}]; ok {
-		return u
-	}
-	a, b := s.all[i], s.all[j]
-	if len(a) < len(b) {
-		a, b = b, a
-	}
-	c := append(bitset(nil), a...)
-	for k, w := range b {
-		c[k] |= w
-	}
-	u := s.intern(c)
-	s.unions[[2]int32{i, j}] = u
-	return u
 }

@@ -65,7 +65,7 @@ func parse(s string) ([]choice, error) {
 // process go on as long as it can.
 type script struct{ took []choice }
 
-func (s *script) access(*engine, *process, int32, bool) {}
+func (s *script) access(*engine, *process, access) {}
 
 func (s *script) pick(e *engine) choice {
 	en := e.enabled()
@@ -130,7 +130,7 @@ func newPriorities(cfg *Config, seed uint64, length int) *priorities {
 	return s
 }
 
-func (s *priorities) access(*engine, *process, int32, bool) {}
+func (s *priorities) access(*engine, *process, access) {}
 
 func (s *priorities) pick(e *engine) choice {
 	en := e.enabled()

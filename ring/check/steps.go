@@ -36,7 +36,7 @@ func (s *eachStep) pick(e *engine) choice {
 // order given.
 type order struct{ first, n int }
 
-func (o *order) access(*engine, *process, int32, bool) {}
+func (o *order) access(*engine, *process, access) {}
 
 func (o *order) pick(e *engine) choice {
 	en := e.enabled()

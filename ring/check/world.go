@@ -132,7 +132,7 @@ func (w *World) AwaitEnd(name string) (died bool) {
 		p.status, p.awaits = awaiting, q.id
 		e.block(p)
 	}
-	e.access(p, int32(q.id), false)
+	e.read(p, int32(q.id))
 	died = q.status == dead
 	if e.tracing {
 		e.log(p, "sees that %s has %s", q.name, q.status)
@@ -185,14 +185,14 @@ func (w *World) Do(name string, in any, f func() any) any {
 	e, p := w.e, w.e.cur
 	p.ops = append(p.ops, Op{Process: p.name, Name: name, In: in})
 	p.inOp, p.opened, p.opSteps = true, false, 0
-	p.opLocal, p.opSeen = p.local, hash{}
+	p.opLocal = p.local
 	out := f()
 	e.open(p)
 	p.inOp = false
 	op := &p.ops[len(p.ops)-1]
 	op.Out, op.Return = out, int(e.pos)+1
 	if !e.priming {
-		e.access(p, varHistory, true)
+		e.access(p, varHistory, returns, 0, 0)
 	}
 	if p.opSteps > e.maxOp[name] {
 		e.maxOp[name] = p.opSteps
@@ -212,7 +212,7 @@ func (w *World) Keep(keep ...any) {
 		return
 	}
 	op := &p.ops[len(p.ops)-1]
-	h := p.opLocal.fold(uint64(len(p.ops))).fold(p.opSeen.a).fold(p.opSeen.b)
+	h := p.opLocal.fold(uint64(len(p.ops)))
 	for i, b := range fmt.Append(nil, op.Out, keep) {
 		h = h.fold(uint64(b) + uint64(i)<<8)
 	}
@@ -231,15 +231,15 @@ func (e *engine) open(p *process) {
 	if e.priming {
 		return
 	}
-	e.access(p, varHistory, false)
-	// It knows from here on which operations have ended before it.
+	e.access(p, varHistory, calls, 0, 0)
+	// From here on it is known which operations have ended before it, whatever its
+	// process forgets.
 	for _, q := range e.procs {
 		n := len(q.ops)
 		if q.inOp {
 			n--
 		}
-		p.local = p.local.fold(uint64(n))
-		p.opSeen = p.opSeen.fold(uint64(n))
+		p.known = p.known.fold(uint64(n))
 	}
 }
 
