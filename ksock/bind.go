@@ -56,8 +56,8 @@ func (k *Ksock) Replier(name string) (uint32, error) {
 	if name == "" || len(name) > control.MaxName {
 		return 0, k.fail("ask for the Replier of", name, forOther, ErrNameTooLong)
 	}
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return 0, k.fail("ask for the Replier of", name, forOther, k.end)
 	}
@@ -67,8 +67,8 @@ func (k *Ksock) Replier(name string) (uint32, error) {
 
 // MaxMessages is how many unread messages the Ksock's queue holds (R3.2).
 func (k *Ksock) MaxMessages() (uint32, error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return 0, k.fail("ask for max_messages", "", forOther, k.end)
 	}
@@ -84,8 +84,8 @@ func (k *Ksock) SetMaxMessages(ctx context.Context, n uint32) (uint32, error) {
 
 // MaxMessageSize is the bus's limit for the size of a message, by R2.6.
 func (k *Ksock) MaxMessageSize() (uint32, error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return 0, k.fail("ask for the largest message", "", forOther, k.end)
 	}

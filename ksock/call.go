@@ -13,7 +13,7 @@ type call struct {
 	id     MessageID
 	cancel context.CancelFunc // ends the caller's waiting
 
-	// Guarded by rmu.
+	// Guarded by Reading.
 	sent   bool // not waiting to be sent any more
 	answer *Message
 }
@@ -61,13 +61,15 @@ func (k *Ksock) call(ctx context.Context, h *Header, data []byte) (*Message, err
 		}
 		if err == error(unix.EAGAIN) && sending != nil {
 			if err = k.drain(ctx, sending); err == nil {
-				k.rmu.Lock()
+				k.c.Reading.Lock()
 				c.sent = true
-				k.rmu.Unlock()
+				k.c.Reading.Unlock()
 			}
 		}
 		if err != nil {
+			k.c.Reading.Lock()
 			k.forget(c)
+			k.c.Reading.Unlock()
 			return nil, err
 		}
 		return k.awaitAnswer(ctx, waiting, c)
@@ -77,8 +79,8 @@ func (k *Ksock) call(ctx context.Context, h *Header, data []byte) (*Message, err
 // ask sends the Request and notes that c waits for its answer, in one step for
 // whoever reads beside.
 func (k *Ksock) ask(c *call, h *Header, data []byte, sending *waitingSend) error {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return k.end
 	}
@@ -95,45 +97,46 @@ func (k *Ksock) ask(c *call, h *Header, data []byte, sending *waitingSend) error
 
 // awaitAnswer waits until c has its answer. waiting ends when it has, or with ctx.
 func (k *Ksock) awaitAnswer(ctx, waiting context.Context, c *call) (*Message, error) {
-	for {
-		err := k.follow(waiting)
-		if err == nil {
-			if err = k.pass(); err == nil && waiting.Err() == nil {
-				err = k.wait(func() error { return k.c.WaitUntil(waiting, k.spin, k.goOn) })
-				if err == nil {
-					err = k.pass()
-				}
-			}
-			<-k.lead
+	k.c.Reading.Lock()
+	var err error
+	for err == nil && c.answer == nil {
+		if !k.leading {
+			err = k.pass()
 		}
-		if waiting.Err() != nil {
-			return k.answerOf(ctx, c)
-		}
-		if err != nil {
-			k.forget(c)
-			return nil, err
+		if err == nil && c.answer == nil {
+			err = k.lead(waiting, ofCalls, k.untilAnswer)
 		}
 	}
+	switch {
+	case c.answer != nil:
+		err = nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx) // and the answer will be dropped
+	default:
+		k.forget(c)
+	}
+	k.handOn()
+	k.c.Reading.Unlock()
+	k.file.refresh(k)
+	return c.answer, err
 }
 
-// goOn tells the leader of a Call to look at the queue, or to let another do it:
-// something is there, and it is, or lies before, an answer, or somebody waits
-// for it.
-func (k *Ksock) goOn() (bool, error) {
-	readable, _, err := k.c.Poll()
-	if err != nil || !readable {
-		return false, err
-	}
-	if k.readers.Load() > 0 {
-		return true, nil
-	}
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
-	return k.answered(), nil
+// untilAnswer waits until there is something to do for the leader of a Call: to
+// look at the queue, since an answer is there, or to let another do it.
+func (k *Ksock) untilAnswer(ctx context.Context) error {
+	return k.c.WaitUntil(ctx, k.spin, func() (bool, error) {
+		readable, _, err := k.c.Look()
+		if err != nil || !readable {
+			return false, err
+		}
+		k.c.Reading.Lock()
+		defer k.c.Reading.Unlock()
+		return k.readers > 0 || k.answered(), nil
+	})
 }
 
 // answered tells whether an answer to a Call is in the queue, or will be at
-// once. rmu is held.
+// once. Reading is held.
 func (k *Ksock) answered() bool {
 	for i, c := range k.calls {
 		if !c.sent {
@@ -153,14 +156,9 @@ func (k *Ksock) answered() bool {
 }
 
 // pass hands out the answers that are in the queue, and keeps what lies before
-// them. Only the leader calls it: nobody sleeps in the bus who would not hear of
-// what is kept, and the next leader looks.
+// them. Reading is held, and nobody leads: who sleeps in the bus would not hear
+// of what is kept.
 func (k *Ksock) pass() error {
-	k.rmu.Lock()
-	defer func() {
-		k.rmu.Unlock()
-		k.file.refresh(k)
-	}()
 	var m ring.Message
 	for k.end == nil && k.answered() {
 		if ok, err := k.c.Take(&m); err != nil || !ok {
@@ -175,7 +173,7 @@ func (k *Ksock) pass() error {
 }
 
 // answer hands m to the Call that it answers, and releases it; false if there is
-// none. rmu is held.
+// none. Reading is held.
 func (k *Ksock) answer(m *ring.Message) bool {
 	if !m.Answer() {
 		return false // perhaps a Listener's copy of one (R5.8, R8.9)
@@ -193,20 +191,8 @@ func (k *Ksock) answer(m *ring.Message) bool {
 	return false
 }
 
-// answerOf is c's answer, or why there is none.
-func (k *Ksock) answerOf(ctx context.Context, c *call) (*Message, error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
-	if c.answer != nil {
-		return c.answer, nil
-	}
-	return nil, context.Cause(ctx)
-}
-
-// forget: no answer to c will come, or matter.
+// forget: no answer to c will come, or matter. Reading is held.
 func (k *Ksock) forget(c *call) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
 	for i := range k.calls {
 		if k.calls[i] == c {
 			k.calls = append(k.calls[:i], k.calls[i+1:]...)

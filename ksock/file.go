@@ -40,8 +40,8 @@ func (k *Ksock) File() (*os.File, error) {
 
 func (k *Ksock) openFile() (*os.File, error) {
 	// Like any wait, the pump may begin only before the end.
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return nil, k.end
 	}
@@ -105,10 +105,10 @@ func (f *file) refresh(k *Ksock) {
 }
 
 func (f *file) update(k *Ksock) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.over || k.end != nil {

@@ -55,26 +55,29 @@ type Ksock struct {
 	// waits are the waits in progress; nobody joins once end is set.
 	waits sync.WaitGroup
 
-	// Lock order: rmu before smu before file.mu. No operation holds one while it waits.
+	// Lock order: c.Reading before c.Sending before file.mu. No operation holds one
+	// while it waits.
 
-	smu     sync.Mutex   // the sending side
+	// Guarded by c.Sending.
 	sending *waitingSend // the Send whose message waits, or has just left; nil: TrySend's, or none
 	loans   int          // not used up
 	lent    []*loan      // used up, to be used again
 
-	rmu   sync.Mutex // the reading side
+	// Guarded by c.Reading.
 	kept  []*Message // taken from the queue by Calls, in order, not handed out yet
 	calls []*call    // Requests of Calls that are not answered
 	views int        // not released
 	free  []*taken   // released, to be used again
 
-	// lead is full while a goroutine, the leader, may wait for messages.
-	lead    chan struct{}
-	heeded  heeded
-	readers atomic.Int32 // that wait, or are about to, for any message
+	// One goroutine at a time, the leader, waits in the bus for messages; no Call
+	// while there are readers, which wait for any message.
+	leading   bool
+	readers   int
+	followers [2]followers // the readers', the Calls'
+	heeded    heeded
 
 	// end is why no operation can be done any more. It and the next two are set
-	// with rmu and smu held.
+	// with both locks held.
 	end      error
 	closed   bool // by Close
 	unmapped bool
@@ -113,7 +116,7 @@ func open(ctx context.Context, bus int, opts *Options) (*Ksock, error) {
 	}
 	k := &Ksock{
 		bus: bus, id: link.Ksock(), spin: opts.Spin, log: opts.Logger, link: link,
-		lead: make(chan struct{}, 1),
+		followers: [2]followers{{turn: make(chan struct{}, 1)}, {turn: make(chan struct{}, 1)}},
 	}
 	k.life, k.stop = context.WithCancelCause(context.Background())
 	switch {
@@ -167,19 +170,19 @@ func (k *Ksock) watch() {
 // shut ends all operations, now and in the future, with err; the first one
 // counts. When it returns nobody uses the region but for Views and Loans.
 func (k *Ksock) shut(err error) {
-	k.rmu.Lock()
-	k.smu.Lock()
+	k.c.Reading.Lock()
+	k.c.Sending.Lock()
 	if k.end == nil {
 		k.end = err
 		k.stop(err)
 		k.c.Interrupt()
 	}
-	k.smu.Unlock()
-	k.rmu.Unlock()
+	k.c.Sending.Unlock()
+	k.c.Reading.Unlock()
 	k.waits.Wait()
-	k.rmu.Lock() // there are two who end a Ksock: Close and watch
+	k.c.Reading.Lock() // there are two who end a Ksock: Close and watch
 	k.heeded.ignore()
-	k.rmu.Unlock()
+	k.c.Reading.Unlock()
 	k.file.close()
 }
 
@@ -195,12 +198,12 @@ func (k *Ksock) shut(err error) {
 func (k *Ksock) Close() (err error) {
 	k.closing.Do(func() {
 		k.shut(ErrClosed)
-		k.rmu.Lock()
-		k.smu.Lock()
+		k.c.Reading.Lock()
+		k.c.Sending.Lock()
 		k.closed = true
 		inUse := k.views + k.loans
-		k.smu.Unlock()
-		k.rmu.Unlock()
+		k.c.Sending.Unlock()
+		k.c.Reading.Unlock()
 		if inUse > 0 {
 			// The end of the connection is what frees the slot and all that it holds
 			// in place, so it has to wait; the rest of R4.8 need not.
@@ -221,12 +224,12 @@ const closeTimeout = 2 * time.Second
 // finish unmaps once nothing needs the mapping, and then ends the connection:
 // from that moment the slot may be another's.
 func (k *Ksock) finish() error {
-	k.rmu.Lock()
-	k.smu.Lock()
+	k.c.Reading.Lock()
+	k.c.Sending.Lock()
 	now := k.closed && !k.unmapped && k.views == 0 && k.loans == 0
 	k.unmapped = k.unmapped || now
-	k.smu.Unlock()
-	k.rmu.Unlock()
+	k.c.Sending.Unlock()
+	k.c.Reading.Unlock()
 	if !now {
 		return nil
 	}
@@ -248,13 +251,13 @@ func (k *Ksock) fail(op, name string, as kind, err error) error {
 
 // wait begins a wait outside the locks: fn runs while the mapping stays.
 func (k *Ksock) wait(fn func() error) error {
-	k.rmu.Lock()
+	k.c.Reading.Lock()
 	if k.end != nil {
-		defer k.rmu.Unlock()
+		defer k.c.Reading.Unlock()
 		return k.end
 	}
 	k.waits.Add(1)
-	k.rmu.Unlock()
+	k.c.Reading.Unlock()
 	defer k.waits.Done()
 	err := fn()
 	if errors.Is(err, ring.ErrClosed) {
@@ -265,8 +268,8 @@ func (k *Ksock) wait(fn func() error) error {
 
 // ended is why the Ksock ended; ErrClosed if it has not.
 func (k *Ksock) ended() error {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end == nil {
 		return ErrClosed
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // loan is memory lent. It is used again after that; turn tells the uses apart.
-// Guarded by smu, but for the memory itself.
+// guarded by Sending, but for the memory itself.
 type loan struct {
 	k    *Ksock
 	turn uint64
@@ -25,8 +25,8 @@ type Loan struct {
 // hold is not specified. Errors: ErrNoMemory, ErrTooLong, ErrReadOnly,
 // ErrClosed, ENOBUFS if more than a thousand Loans are held.
 func (k *Ksock) Loan(size int) (Loan, error) {
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.end != nil {
 		return Loan{}, k.fail("loan", "", forOther, k.end)
 	}
@@ -44,7 +44,7 @@ func (k *Ksock) Loan(size int) (Loan, error) {
 	return Loan{l, l.turn}, nil
 }
 
-// of tells whether l is k's and not used up. smu is held.
+// of tells whether l is k's and not used up. Sending is held.
 func (l Loan) of(k *Ksock) bool { return l.l != nil && l.l.k == k && l.l.turn == l.turn }
 
 // Data is the memory lent: valid until the Loan is sent or released.
@@ -62,21 +62,21 @@ func (l Loan) Release() {
 		return
 	}
 	k := l.l.k
-	k.smu.Lock()
+	k.c.Sending.Lock()
 	if l.l.turn != l.turn {
-		k.smu.Unlock()
+		k.c.Sending.Unlock()
 		return
 	}
 	l.l.l.Release()
 	k.usedUp(l.l)
 	last := k.loans == 0 && k.end != nil
-	k.smu.Unlock()
+	k.c.Sending.Unlock()
 	if last {
 		k.finish()
 	}
 }
 
-// usedUp is the end of a Loan. smu is held.
+// usedUp is the end of a Loan. Sending is held.
 func (k *Ksock) usedUp(l *loan) {
 	l.turn++
 	k.lent = append(k.lent, l)

@@ -90,14 +90,14 @@ func (k *Ksock) ends(err error) {
 
 // tryNext takes the first message; a View of nothing if there is none.
 func (k *Ksock) tryNext() (View, error) {
-	k.rmu.Lock()
+	k.c.Reading.Lock()
 	v, err := k.take()
-	k.rmu.Unlock()
+	k.c.Reading.Unlock()
 	k.file.refresh(k)
 	return v, err
 }
 
-// take takes the first message that answers no Call. rmu is held.
+// take takes the first message that answers no Call. Reading is held.
 func (k *Ksock) take() (View, error) {
 	if k.end != nil {
 		return View{}, k.end
@@ -127,63 +127,95 @@ func (k *Ksock) take() (View, error) {
 	}
 }
 
-// next is tryNext with waiting. One goroutine at a time waits in the bus, the
-// leader; the others wait for its turn.
-func (k *Ksock) next(ctx context.Context) (View, error) {
-	if v, err := k.tryNext(); err != nil || v.t != nil {
-		return v, err
-	}
+// next is tryNext with waiting.
+func (k *Ksock) next(ctx context.Context) (v View, err error) {
+	k.c.Reading.Lock()
 	// A Call that leads wakes up for readers only, so the look that finds nothing
-	// comes after they are counted.
-	k.readers.Add(1)
-	defer k.readers.Add(-1)
-	if v, err := k.tryNext(); err != nil || v.t != nil {
-		return v, err
-	}
+	// comes after this one is counted.
+	k.readers++
 	for {
-		if err := k.follow(ctx); err != nil {
-			return View{}, err
-		}
-		// What a Call has kept does not make the queue readable: look first.
-		v, err := k.tryNext()
-		if err == nil && v.t == nil {
-			if err = k.leadWait(ctx); err == nil {
-				v, err = k.tryNext()
+		if k.end != nil || len(k.kept) > 0 || k.c.Any() {
+			if v, err = k.take(); err != nil || v.t != nil {
+				break
 			}
 		}
-		<-k.lead
-		if err != nil || v.t != nil {
-			return v, err
+		if err = k.lead(ctx, ofReaders, k.arrive); err != nil {
+			break
+		}
+	}
+	k.readers--
+	k.handOn()
+	k.c.Reading.Unlock()
+	k.file.refresh(k)
+	return v, err
+}
+
+// followers are goroutines that wait for the leader to hand on.
+type followers struct {
+	n    int
+	turn chan struct{}
+}
+
+const (
+	ofReaders = iota
+	ofCalls
+)
+
+// handOn has another lead who waits to, if nobody does. Reading is held.
+func (k *Ksock) handOn() {
+	for i := range k.followers {
+		if f := &k.followers[i]; f.n > 0 && !k.leading {
+			select {
+			case f.turn <- struct{}{}:
+			default:
+			}
+			return
 		}
 	}
 }
 
-// follow makes the caller the leader: it has k.lead to empty again.
-func (k *Ksock) follow(ctx context.Context) error {
-	select {
-	case k.lead <- struct{}{}:
-		return nil
-	default:
+// lead waits in the bus by wait, or until whoever leads hands on. Reading is held,
+// but not while it waits. The caller looks again for what it waits for, and calls
+// handOn when it has ended.
+func (k *Ksock) lead(ctx context.Context, of int, wait func(context.Context) error) (err error) {
+	switch {
+	case k.end != nil:
+		return k.end
+	case k.leading || of == ofCalls && k.readers > 0:
+		k.handOn()
+		f := &k.followers[of]
+		f.n++
+		k.c.Reading.Unlock()
+		select {
+		case <-f.turn:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-k.life.Done():
+		}
+		k.c.Reading.Lock()
+		f.n--
+		return err
 	}
-	select {
-	case k.lead <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-k.life.Done():
-		return k.ended()
+	k.leading = true
+	k.waits.Add(1)
+	k.c.Reading.Unlock()
+	err = wait(ctx)
+	k.c.Reading.Lock()
+	k.waits.Done()
+	k.leading = false
+	if k.end != nil {
+		return k.end
 	}
+	return err
 }
 
-// leadWait waits in the bus until there is something to read.
-func (k *Ksock) leadWait(ctx context.Context) error {
-	return k.wait(func() error {
-		if ctx.Done() == nil {
-			return k.c.WaitReadable(ctx, k.spin)
-		}
-		k.heeded.heed(ctx, k)
-		return k.c.WaitReadable(&k.heeded, k.spin)
-	})
+// arrive waits until there is something to read.
+func (k *Ksock) arrive(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return k.c.WaitReadable(ctx, k.spin)
+	}
+	k.heeded.heed(ctx, k)
+	return k.c.WaitReadable(&k.heeded, k.spin)
 }
 
 // nudge wakes the leader.
@@ -223,9 +255,9 @@ func (h *heeded) ignore() {
 
 // WaitReadable waits until there is something to read (R3.4).
 func (k *Ksock) WaitReadable(ctx context.Context) error {
-	k.rmu.Lock()
+	k.c.Reading.Lock()
 	kept := len(k.kept)
-	k.rmu.Unlock()
+	k.c.Reading.Unlock()
 	if kept > 0 {
 		return nil
 	}
@@ -236,8 +268,8 @@ func (k *Ksock) WaitReadable(ctx context.Context) error {
 // Unread is the number of unread messages, with those that are kept aside for
 // the Ksock (R3.7, R7.4), and those that a [Ksock.Call] has passed by.
 func (k *Ksock) Unread() (int, error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return 0, k.fail("ask for unread messages", "", forOther, k.end)
 	}
@@ -247,8 +279,8 @@ func (k *Ksock) Unread() (int, error) {
 // Unreplied is the number of Requests that this Ksock has read as Replier and
 // not answered (R3.7).
 func (k *Ksock) Unreplied() (int, error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
 	if k.end != nil {
 		return 0, k.fail("ask for unanswered Requests", "", forOther, k.end)
 	}
@@ -256,7 +288,7 @@ func (k *Ksock) Unreplied() (int, error) {
 }
 
 // taken is a message taken from the queue, in place or copied by a Call. It is
-// used again when it is released; turn tells the uses apart. Guarded by rmu, but
+// used again when it is released; turn tells the uses apart. Guarded by Reading, but
 // for reading what it holds between take and release.
 type taken struct {
 	k    *Ksock
@@ -331,9 +363,9 @@ func (v View) Release() {
 		return
 	}
 	k := v.t.k
-	k.rmu.Lock()
+	k.c.Reading.Lock()
 	if v.t.turn != v.turn {
-		k.rmu.Unlock()
+		k.c.Reading.Unlock()
 		return
 	}
 	v.t.turn++
@@ -344,7 +376,7 @@ func (v View) Release() {
 	k.free = append(k.free, v.t)
 	k.views--
 	last := k.views == 0 && k.end != nil
-	k.rmu.Unlock()
+	k.c.Reading.Unlock()
 	if last {
 		k.finish()
 	}

@@ -49,7 +49,7 @@ func (k *Ksock) RelayLoan(h *Header, l Loan, copy bool) (MessageID, error) {
 }
 
 func (k *Ksock) relay(h *Header, data []byte, l *Loan, copy bool) (id MessageID, err error) {
-	k.smu.Lock()
+	k.c.Sending.Lock()
 	switch {
 	case k.end != nil:
 		err = k.end
@@ -62,7 +62,7 @@ func (k *Ksock) relay(h *Header, data []byte, l *Loan, copy bool) (id MessageID,
 			k.usedUp(l.l)
 		}
 	}
-	k.smu.Unlock()
+	k.c.Sending.Unlock()
 	return id, k.sendError("relay", h, err)
 }
 
@@ -70,8 +70,8 @@ func (k *Ksock) relay(h *Header, data []byte, l *Loan, copy bool) (id MessageID,
 // failure is returned and ends the waiting, but for ErrWouldBlock.
 // ErrNothingToSend: no message is waiting.
 func (k *Ksock) SendAgain() (MessageID, error) {
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.end != nil {
 		return MessageID{}, k.fail("send again", "", forOther, k.end)
 	}
@@ -85,8 +85,8 @@ func (k *Ksock) SendAgain() (MessageID, error) {
 // Discard drops the message that waits in this Ksock, if there is one (R6.5). If
 // a goroutine waits in [Ksock.Send] for it, that fails with ErrDiscarded.
 func (k *Ksock) Discard() error {
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.end != nil {
 		return k.fail("discard", "", forOther, k.end)
 	}
@@ -101,10 +101,10 @@ func (k *Ksock) Discard() error {
 // Poll tells, without waiting, whether there is something to read and whether
 // there is nothing that waits to be sent (R3.4); it tries to send that first.
 func (k *Ksock) Poll() (readable, writable bool, err error) {
-	k.rmu.Lock()
-	defer k.rmu.Unlock()
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Reading.Lock()
+	defer k.c.Reading.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.end != nil {
 		return false, false, k.fail("poll", "", forOther, k.end)
 	}
@@ -124,13 +124,13 @@ type waitingSend struct {
 	over chan struct{} // closed when it has, or was given up
 	id   MessageID
 
-	// What somebody else has made of it, guarded by smu.
+	// What somebody else has made of it, guarded by Sending.
 	decided bool
 	err     error
 	wake    context.CancelFunc // nil: not waiting yet
 }
 
-// decide ends the waiting. smu is held.
+// decide ends the waiting. Sending is held.
 func (w *waitingSend) decide(err error) {
 	w.decided, w.err = true, err
 	if w.wake != nil {
@@ -142,7 +142,7 @@ func (w *waitingSend) decide(err error) {
 // with the data of a Loan. If it then waits in this Ksock, sending is what those
 // behind it wait for; nil for TrySend.
 func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) (id MessageID, err error) {
-	k.smu.Lock()
+	k.c.Sending.Lock()
 	switch {
 	case k.end != nil:
 		err = k.end
@@ -156,11 +156,11 @@ func (k *Ksock) transmit(h *Header, data []byte, l *Loan, sending *waitingSend) 
 			sending.id = id
 		}
 	}
-	k.smu.Unlock()
+	k.c.Sending.Unlock()
 	return id, err
 }
 
-// sendLoan sends what is in place. smu is held.
+// sendLoan sends what is in place. Sending is held.
 func (k *Ksock) sendLoan(h *Header, l Loan) (MessageID, error) {
 	if !l.of(k) {
 		return MessageID{}, &detail{ErrInvalid.(*condition), errUsedUp}
@@ -212,9 +212,9 @@ func errOr(err, other error) error {
 
 // behind waits until another goroutine's Send is over; false if none waits.
 func (k *Ksock) behind(ctx context.Context) (bool, error) {
-	k.smu.Lock()
+	k.c.Sending.Lock()
 	sending := k.sending
-	k.smu.Unlock()
+	k.c.Sending.Unlock()
 	if sending == nil {
 		return false, nil
 	}
@@ -233,16 +233,16 @@ func (k *Ksock) behind(ctx context.Context) (bool, error) {
 func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	k.smu.Lock()
+	k.c.Sending.Lock()
 	sending.wake = cancel
 	decided := sending.decided
-	k.smu.Unlock()
+	k.c.Sending.Unlock()
 	var err error
 	if !decided {
 		err = k.wait(func() error { return k.c.WaitWritable(waiting) })
 	}
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.sending == sending { // else the next message waits already
 		k.sending = nil
 	}
@@ -270,8 +270,8 @@ func (k *Ksock) sendError(op string, h *Header, err error) error {
 // LastSent is the id of the last message that this Ksock sent or tried to send,
 // the zero id before the first (R3.7, R3.8).
 func (k *Ksock) LastSent() (MessageID, error) {
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	if k.end != nil {
 		return MessageID{}, k.fail("ask for the last message sent", "", forOther, k.end)
 	}
@@ -280,7 +280,7 @@ func (k *Ksock) LastSent() (MessageID, error) {
 
 // Pending tells whether a message waits in this Ksock (R6.5). It does not try to send it.
 func (k *Ksock) Pending() bool {
-	k.smu.Lock()
-	defer k.smu.Unlock()
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
 	return k.end == nil && k.c.Waiting()
 }

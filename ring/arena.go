@@ -68,6 +68,17 @@ func (c cache) add(units int, f freed) {
 	}
 }
 
+// willTake begins to fetch the block that comes next, if that is not the last one
+// used: its readers are likely to have let go of it.
+func (c cache) willTake(b *Bus, units int) {
+	if q := c[units]; q != nil && len(q.items)-q.head > 1 {
+		at := b.block(q.items[q.head].h)
+		b.w[at+mHead].WillWrite()
+		b.w[at+mFlags].WillWrite()
+		b.w[b.payload+q.items[q.head].h*unitWords].WillWrite()
+	}
+}
+
 // take takes a block of exactly so many units that is free again, for slot
 // owner; word held tells the supervisor of it before (R9.2).
 func (c cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok bool) {

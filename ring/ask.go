@@ -42,11 +42,9 @@ func (c *Client) Nudge() { c.nudge() }
 // Withdraw discards the waiting message (R6.5) if it is the one of that id, and
 // tells whether it did: if not, it is no longer waiting.
 func (c *Client) Withdraw(id MessageID) bool {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	if c.waiting.h == 0 || c.waiting.hdr.ID != id {
 		return false
 	}
-	c.discard()
+	c.Discard()
 	return true
 }

@@ -18,8 +18,13 @@ const (
 	ReadOnly       // may bind and read, not send
 )
 
-// A Client is one Ksock's end of the data path. All methods are safe for use by
-// many goroutines: those that send share a lock, those that receive another.
+// A Client is one Ksock's end of the data path. It has two sides with a lock each.
+// The methods of the sending side are called with Sending held: Send, Relay, Loan
+// and what a Loan does, SendAgain, Discard, Withdraw, LastSent. Those of the
+// reading side are called with Reading held: Take, and a Message's Release; and
+// Poll with both. Whoever has guards of his own to keep thus needs no second
+// lock. All others, the waits above all, are safe for any goroutine without a
+// lock, and take what they need: Reading first. Nobody waits with a lock held.
 type Client struct {
 	b    *Bus
 	slot int
@@ -27,7 +32,7 @@ type Client struct {
 	id   uint32
 	mode Mode
 
-	sendMu  sync.Mutex
+	Sending sync.Mutex
 	send    party
 	cache   cache
 	hand    draft // the message being sent
@@ -39,7 +44,7 @@ type Client struct {
 	copies   int
 	copiesOf uint64
 
-	recvMu    sync.Mutex
+	Reading   sync.Mutex
 	recv      party
 	names     map[string]string
 	nameBytes int
@@ -47,12 +52,13 @@ type Client struct {
 	received  uint64
 	views     heldList
 
-	owedMu sync.Mutex
+	owedMu sync.Mutex // shared by both sides
 	owed   []owed
 
 	canRead, canWrite func() (bool, error) // Poll's halves, made once: waiting allocates nothing
 
 	closed   atomic.Bool
+	pending  atomic.Bool // a message waits
 	sleepers sleepers
 }
 
@@ -103,8 +109,8 @@ func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	c.loans.init(held+1, heldHalf-1) // word 0 is spare (draft.room)
 	c.views.init(held+heldHalf, heldHalf)
 	c.sleepers.init(b, slot)
-	c.canRead = func() (bool, error) { r, _, err := c.Poll(); return r, err }
-	c.canWrite = func() (bool, error) { _, w, err := c.Poll(); return w, err }
+	c.canRead = func() (bool, error) { r, _, err := c.Look(); return r, err }
+	c.canWrite = func() (bool, error) { _, w, err := c.Look(); return w, err }
 	return c, nil
 }
 
@@ -168,8 +174,6 @@ func relayed(copy bool) int {
 }
 
 func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (MessageID, error) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	if err := c.check(); err != nil {
 		return MessageID{}, err
 	}
@@ -209,7 +213,6 @@ func (c *Client) willSend(d *draft) {
 	to := func(slot int) {
 		s := b.slot(slot)
 		b.w[s+sTail].WillWrite()
-		b.w[s+sRead].WillRead()
 		b.w[s+b.lane+int(b.w[s+sTail].Load()&b.qmask)].WillWrite()
 	}
 	switch {
@@ -273,6 +276,9 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 		held := d.held
 		d.drop(&c.send)
 		c.loans.put(held)
+		if d == &c.waiting {
+			c.pending.Store(false)
+		}
 		return id, nil
 	case unix.EAGAIN:
 		d.hdr.ID = id
@@ -281,6 +287,7 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 		if d != &c.waiting {
 			c.waiting, d.h = *d, 0
 			c.waiting.copies = nil // d's own, as it goes on being used
+			c.pending.Store(true)
 		}
 	}
 	return id, unix.Errno(o.code)
@@ -312,8 +319,6 @@ func (c *Client) LoanInto(l *Loan, size int) error {
 	if size < 0 || Size(1, size) > int(c.b.cfg.MaxMessageSize) {
 		return unix.EMSGSIZE
 	}
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	if c.closed.Load() {
 		return ErrClosed
 	}
@@ -324,12 +329,14 @@ func (c *Client) LoanInto(l *Loan, size int) error {
 	if err != nil {
 		return err
 	}
+	l.c = c
+	d := &l.d
+	d.h, d.held, d.data, d.cache, d.tried, d.gone = 0, held, size, c.cache, false, false
 	if c.copiesOf == 0 || c.copiesOf != c.b.w[wVer].Load() {
 		c.copies, c.copiesOf, err = c.b.mostCopies()
 	}
-	*l = Loan{c: c, d: draft{held: held, data: size, cache: c.cache}}
 	if err == nil {
-		err = l.d.room(&c.send, unitsFor(size, MaxName, c.copies))
+		err = d.room(&c.send, unitsFor(size, MaxName, c.copies))
 	}
 	if err != nil {
 		l.c = nil
@@ -354,8 +361,6 @@ func (l *Loan) Release() {
 	if l.c == nil || l.d.h == 0 {
 		return
 	}
-	l.c.sendMu.Lock()
-	defer l.c.sendMu.Unlock()
 	if l.d.h != 0 {
 		l.d.drop(&l.c.send)
 		l.c.loans.put(l.d.held)
@@ -369,8 +374,6 @@ func (c *Client) SendLoan(h *Header, l *Loan) (MessageID, error) {
 }
 
 func (c *Client) sendLoan(h *Header, l *Loan, kind int, opts uint32) (MessageID, error) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	if err := c.check(); err != nil {
 		return MessageID{}, err
 	}
@@ -396,24 +399,14 @@ func (c *Client) sendLoan(h *Header, l *Loan, kind int, opts uint32) (MessageID,
 }
 
 // LastSent is the id of the last message that was sent or tried (R3.7, R3.8).
-func (c *Client) LastSent() MessageID {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	return c.last
-}
+func (c *Client) LastSent() MessageID { return c.last }
 
 // Waiting tells whether a send waits in this Ksock (R6.5).
-func (c *Client) Waiting() bool {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	return c.waiting.h != 0
-}
+func (c *Client) Waiting() bool { return c.pending.Load() }
 
 // SendAgain tries the waiting message once more (R6.5): EAGAIN if it waits on,
 // ENOMSG if there is none.
 func (c *Client) SendAgain() (MessageID, error) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
 	if c.closed.Load() {
 		return MessageID{}, ErrClosed
 	}
@@ -423,23 +416,18 @@ func (c *Client) SendAgain() (MessageID, error) {
 	c.waiting.opts &^= optNoPlace
 	id, err := c.transmit(&c.waiting)
 	if err != nil && err != error(unix.EAGAIN) {
-		c.discard()
+		c.Discard()
 	}
 	return id, err
 }
 
 // Discard drops the waiting message, if there is one (R6.5).
 func (c *Client) Discard() {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	c.discard()
-}
-
-func (c *Client) discard() {
 	if c.waiting.h != 0 {
 		held := c.waiting.held
 		c.waiting.drop(&c.send)
 		c.loans.put(held)
+		c.pending.Store(false)
 	}
 }
 
@@ -458,7 +446,7 @@ func (c *Client) retry() error {
 	case !ok:
 		return err
 	case !d.hdr.IsRequest():
-		c.discard()
+		c.Discard()
 		return nil
 	default:
 		return c.statusToSelf(errno)
@@ -482,7 +470,7 @@ func (c *Client) statusToSelf(errno unix.Errno) error {
 	last := c.last
 	_, err := c.send.append(entry{kind: kindStatus, from: c.slot}, true, d)
 	c.last = last
-	c.discard()
+	c.Discard()
 	return err
 }
 

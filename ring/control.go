@@ -128,7 +128,7 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		}
 		r := p.add()
 		r.i, r.n = i, g.n
-		if err := p.look(&r.queueState, g.slot); err != nil {
+		if err := p.look(&r.queueState, g.slot, true); err != nil {
 			return 0, err
 		}
 		if p.full(&r.queueState, g.n, m.bytes) {

@@ -72,6 +72,7 @@ func (d *draft) drop(p *party) {
 		b.w[b.block(d.h)+mHead].CompareAndSwap(d.head, headWord(gen, 0, 0))
 	}
 	d.cache.add(d.units, freed{d.h, headWord(gen, 0, 0)})
+	d.cache.willTake(b, d.units)
 	if d.held != 0 {
 		b.w[d.held].Put(0)
 	}

@@ -454,7 +454,7 @@ var checkCases = []checkCase{
 			// Asleep for ever is right if nothing has come.
 			w.Daemon("L", func() { s.await(w, 3) })
 			w.AtEnd(func() error {
-				if c := s.k[3]; w.Status("L") == "asleep" && c.any() && curPhase(c.b.w[wCur].Load()) == curIdle {
+				if c := s.k[3]; w.Status("L") == "asleep" && c.Any() && curPhase(c.b.w[wCur].Load()) == curIdle {
 					return fmt.Errorf("the Listener sleeps with a message in its queue")
 				}
 				return s.judge()

@@ -23,10 +23,9 @@ const (
 	hUUID       = 10 // two words that tell this region from every other
 	hReady      = 15 // stored last
 
-	// One line that every send needs: all three change by entries only.
+	// One line that every send writes; it changes by entries only.
 	wCur    = 16
 	wSerial = 17 // numbers given so far; never wraps (R2.2)
-	wVer    = 18 // version of the binding tables
 
 	// The bus's settings, changed by control entries only.
 	wMsgSize = 32 // stamp[32] limit[32]
@@ -35,13 +34,14 @@ const (
 	wNet     = 35 // wake-ups that only a timeout caught, all processes
 	wSlots   = 36 // the highest slot and the number of cells that were ever used,
 	wCells   = 37 // so that nobody looks at, and so takes memory for, what is beyond
+	wVer     = 38 // version of the binding tables; every send reads it, so not in cur's line
 
 	// Where a search for room in the arena begins, by the size sought: stamp[36]
 	// block[28], 0 = at the front. Changed by entries.
-	wCarve       = 38 // [carveClasses]
+	wCarve       = 48 // [carveClasses]
 	carveClasses = 10
 
-	wWaiters = 48 // a bit for each slot whose sender waits for room; [waiterWords]
+	wWaiters = 64 // a bit for each slot whose sender waits for room; [waiterWords]
 
 	waiterWords = 64
 	headerWords = wWaiters + waiterWords
@@ -61,8 +61,9 @@ const (
 	sKid      = 4 // state[2]@32 id[32]
 	sKeptTail = 5 // position counters of the lane of kept events (R7.4)
 	sKeptHead = 6
-	sMissed   = 7 // messages missed for want of room
+	sEdit     = 7 // es of sRead since its last edit
 	sLosing   = 8 // sKeptTail when events were lost last: more are until what is kept has gone
+	sMissed   = 9 // messages missed for want of room
 	// the Ksock's reading side
 	sRead      = 16 // es[37] frz[1] ud[13] head[13]
 	sBytesOut  = 17 // bytes of large messages released

@@ -3,7 +3,7 @@ package ring
 // What the parts of the layout rely on: a negative constant does not compile.
 const (
 	_ uint = wCur - hReady - 1
-	_ uint = wCarve - wCells - 1
+	_ uint = wCarve - wVer - 1
 	_ uint = wWaiters - (wCarve + carveClasses)
 	_ uint = 64*waiterWords - maxSlots
 	_ uint = (headerWords % 16) * -1

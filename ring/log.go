@@ -78,6 +78,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 			if d != nil {
 				d.tried, d.gone = true, o.code == codeOK
 			}
+			p.plan.remember()
 			o.serial = p.plan.last
 			here.Forget(uint64(o.code), uint64(o.handle), uint64(o.serial), d.state(), p.state())
 			return o, p.carryOut(mine)

@@ -32,6 +32,25 @@ type planner struct {
 	asker      queueState
 	to         []recipient
 	tree       []uint32
+	seen       [16]place // by slot, modulo
+}
+
+// A place is where a queue's reader was when this process last looked. Unless an
+// entry has edited the queue it has only gone on since, so there is room at
+// least, and its line need not be fetched from it again and again.
+type place struct {
+	slot              int
+	es, head, ud, out uint64 // head counts as the tail does
+}
+
+// remember keeps what a plan that was published has found: nothing it read
+// changed, but for readers who went on.
+func (p *planner) remember() {
+	for i := range p.to {
+		if q := &p.to[i].queueState; q.fresh && !q.rw.frozen() {
+			p.seen[q.slot%len(p.seen)] = place{q.slot, q.rw.es(), q.tail - (q.msgs - q.rw.ud()), q.rw.ud(), q.bytesIn - q.bytes}
+		}
+	}
 }
 
 func (p *planner) init(b *Bus, area int) {
@@ -39,7 +58,7 @@ func (p *planner) init(b *Bus, area int) {
 	p.steps = b.w[p.base+areaHead:][:3*b.areaCap]
 }
 
-func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial = seq, 0, false, 0 }
+func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial, p.to = seq, 0, false, 0, p.to[:0] }
 
 func (p *planner) step(kind uint64, at int, old, new uint64) {
 	i := 3 * p.n
@@ -123,7 +142,8 @@ func (p *planner) serials() {
 // A queueState is a Ksock's queue at the moment when an entry judges it (R6.1).
 type queueState struct {
 	slot        int
-	s           int // its slot's words
+	s           int  // its slot's words
+	fresh       bool // else rw is not known; msgs and bytes may be less by now
 	tail        uint64
 	rw          readWord
 	msgs, owing uint64
@@ -134,28 +154,34 @@ type queueState struct {
 }
 
 func (p *planner) queue(slot int) (q queueState, err error) {
-	err = p.look(&q, slot)
+	err = p.look(&q, slot, true)
 	return q, err
 }
 
-// look reads a queue's state.
-func (p *planner) look(q *queueState, slot int) error {
+// look reads a queue's state; unless fresh, what is remembered of its reader will do.
+func (p *planner) look(q *queueState, slot int, fresh bool) error {
 	b := p.b
 	if slot < 1 || slot > b.cfg.MaxKsocks {
 		return corrupt("slot %d", slot)
 	}
 	q.slot, q.s = slot, b.slot(slot)
 	q.tail = b.w[q.s+sTail].Load()
-	q.rw = readWord(b.w[q.s+sRead].Load())
-	q.msgs = (q.tail-q.rw.head())&(laneMod-1) + q.rw.ud()
 	q.owing = b.w[q.s+sOwing].Load() & 0xffff
 	q.limit = min(b.w[q.s+sLimit].Load()&0xffffffff, uint64(b.cfg.QueueSlots))
 	q.kept = b.w[q.s+sKeptTail].Load() - b.w[q.s+sKeptHead].Load()
 	q.bytesIn = b.w[q.s+sBytesIn].Load()
-	q.bytes = q.bytesIn - b.w[q.s+sBytesOut].Load()
 	if q.kept > p.b.kmask {
 		return corrupt("slot %d keeps %d events", slot, q.kept)
 	}
+	at := &p.seen[slot%len(p.seen)]
+	q.fresh = fresh || at.slot != slot || at.es != b.w[q.s+sEdit].Load() || q.kept > 0
+	if !q.fresh {
+		q.msgs, q.bytes, q.flush = q.tail-at.head+at.ud, q.bytesIn-at.out, 0
+		return nil
+	}
+	q.rw = readWord(b.w[q.s+sRead].Load())
+	q.msgs = (q.tail-q.rw.head())&(laneMod-1) + q.rw.ud()
+	q.bytes = q.bytesIn - b.w[q.s+sBytesOut].Load()
 	// Kept events go in as soon as there is room, before anything newer (R7.4):
 	// here is where room may have been made since.
 	q.flush = 0
@@ -177,6 +203,22 @@ func (p *planner) full(q *queueState, n int, size uint64) bool {
 func (p *planner) noSpace(q *queueState, n int, size uint64) bool {
 	return size >= largeBytes && q.bytes > 0 && int64(q.bytes+uint64(n)*size) > p.b.cfg.QueueBytes ||
 		q.msgs+q.flush+q.owing+uint64(n) >= p.b.qmask
+}
+
+// fits tells whether a group's copies of a block of size bytes find room.
+func (p *planner) fits(q *queueState, g group, size uint64) bool {
+	return p.fitsApart(q, g, size) && (g.n == g.apart() || !p.full(q, g.n, size))
+}
+
+// fitsApart tells whether the copy that is judged apart finds room, if there is one.
+func (p *planner) fitsApart(q *queueState, g group, size uint64) bool {
+	switch g.role {
+	case roleReplier:
+		return !p.full(q, 1, size)
+	case roleDirect: // it may use the place held for it (R5.5)
+		return q.msgs+q.flush+q.owing <= q.limit && !p.noSpace(q, 1, size)
+	}
+	return true
 }
 
 // deliver plans the insertion of copies [i, i+n) of block h into a queue, after
@@ -225,6 +267,7 @@ func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
 // thaw plans the end of an edit of a queue.
 func (p *planner) thaw(q *queueState, ud, head uint64) {
 	p.set(q.s+sRead, uint64(q.rw), uint64(makeRead(esStamp(p.seq), false, ud, head)))
+	p.set(q.s+sEdit, p.b.w[q.s+sEdit].Load(), esStamp(p.seq))
 }
 
 // freeze stops a queue's reader while the entry claimed in cur edits the queue;
@@ -296,7 +339,7 @@ func (p *planner) message(e entry) (uint8, error) {
 
 	if request {
 		q := &p.asker
-		if err := p.look(q, e.from); err != nil {
+		if err := p.look(q, e.from, true); err != nil {
 			return 0, err
 		}
 		if m.opts&optNoPlace == 0 && q.msgs+q.flush+q.owing >= q.limit || q.owing >= uint64(b.cfg.QueueSlots) {
@@ -332,25 +375,26 @@ func (p *planner) message(e entry) (uint8, error) {
 		}
 		r := p.add()
 		r.i, r.n = i, g.n
-		if err := p.look(&r.queueState, g.slot); err != nil {
+		q := &r.queueState
+		if err := p.look(q, g.slot, urgent); err != nil {
 			return 0, err
 		}
 		i += g.n
 		if code != 0 {
 			continue
 		}
-		switch q := &r.queueState; {
-		case g.role == roleReplier && p.full(q, 1, m.bytes):
-			code = uint8(unix.EBUSY) // R5.4
-			if allOrWait {
-				code = uint8(unix.EAGAIN)
+		fits := p.fits(q, g, m.bytes)
+		if !fits && !q.fresh {
+			if err := p.look(q, g.slot, true); err != nil {
+				return 0, err
 			}
-		case g.role == roleDirect && (q.msgs+q.flush+q.owing > q.limit || p.noSpace(q, 1, m.bytes)):
-			code = uint8(unix.EBUSY) // R5.5: it may use the place held for it
-		case g.n == g.apart() || !p.full(q, g.n, m.bytes):
+			fits = p.fits(q, g, m.bytes)
+		}
+		switch {
+		case fits:
 		case allOrWait:
 			code = uint8(unix.EAGAIN)
-		case allOrFail:
+		case allOrFail, !p.fitsApart(q, g, m.bytes): // R5.4, R5.5
 			code = uint8(unix.EBUSY)
 		default:
 			r.n, r.missed = g.apart(), true // R6.1
@@ -377,8 +421,8 @@ func (p *planner) message(e entry) (uint8, error) {
 	if reply {
 		p.settle(m)
 	}
+	p.serials() // before the copies: whoever gets one may be about to send, and waits for the rest of this plan
 	p.send(m, urgent)
-	p.serials()
 	if m.opts&optRelayed != 0 && (request || reply) {
 		p.wake(e.from) // what a Limpet has to pass on next is likely the answer, or the next Request
 	}

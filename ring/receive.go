@@ -25,8 +25,7 @@ func (m *Message) Answer() bool { return m.answer }
 // used after Release.
 func (m *Message) Data() []byte { return m.data }
 
-// Release gives the memory back. Any goroutine may call it; only the first call
-// counts.
+// Release gives the memory back. Only the first call counts.
 func (m *Message) Release() {
 	c := m.c
 	if c == nil {
@@ -37,8 +36,6 @@ func (m *Message) Release() {
 }
 
 func (c *Client) letGo(h int, gen uint64, idx int, size uint64, held int) {
-	c.recvMu.Lock()
-	defer c.recvMu.Unlock()
 	c.b.release(h, gen, idx) // cannot fail: the message was checked when it was read
 	if size >= largeBytes {
 		c.b.w[c.s+sBytesOut].Add(size)
@@ -51,8 +48,6 @@ func (c *Client) letGo(h int, gen uint64, idx int, size uint64, held int) {
 // Take takes the first message off the queue, if there is one (R3.4). A message
 // that can't be made sense of is dropped, with ErrCorrupt.
 func (c *Client) Take(m *Message) (bool, error) {
-	c.recvMu.Lock()
-	defer c.recvMu.Unlock()
 	if c.closed.Load() {
 		return false, ErrClosed
 	}
@@ -260,15 +255,13 @@ func (c *Client) Unread() int {
 // readable tells whether the queue is not empty, kept events that find room
 // included (R3.4).
 func (c *Client) readable() (bool, error) {
-	if c.any() {
+	if c.Any() {
 		return true, nil
 	}
-	c.recvMu.Lock()
-	defer c.recvMu.Unlock()
 	if c.closed.Load() {
 		return false, ErrClosed
 	}
-	if err := c.settle(); err != nil || c.any() {
+	if err := c.settle(); err != nil || c.Any() {
 		return err == nil, err
 	}
 	if c.b.w[c.s+sKeptTail].Load() == c.b.w[c.s+sKeptHead].Load() {
@@ -277,8 +270,10 @@ func (c *Client) readable() (bool, error) {
 	return c.flush()
 }
 
-// any tells whether a message is in one of the lanes.
-func (c *Client) any() bool {
+// Any tells whether a message is in the queue: a look that disturbs nobody. An
+// entry that others have seen already may be about to put one there, and kept
+// events may have found room.
+func (c *Client) Any() bool {
 	r := readWord(c.b.w[c.s+sRead].Load())
 	return r.ud() > 0 || c.b.w[c.s+sTail].Load()&(laneMod-1) != r.head()
 }
@@ -290,17 +285,20 @@ func (c *Client) Poll() (readable, writable bool, err error) {
 		return false, false, ErrClosed
 	}
 	if c.mode == ReadWrite {
-		if writable, err = c.pollSend(); err != nil {
+		if err = c.retry(); err != nil {
 			return false, false, err
 		}
+		writable = c.waiting.h == 0
 	}
 	readable, err = c.readable()
 	return readable, writable, err
 }
 
-func (c *Client) pollSend() (writable bool, err error) {
-	c.sendMu.Lock()
-	defer c.sendMu.Unlock()
-	err = c.retry()
-	return c.waiting.h == 0, err
+// Look is Poll for whoever holds no lock.
+func (c *Client) Look() (readable, writable bool, err error) {
+	c.Reading.Lock()
+	defer c.Reading.Unlock()
+	c.Sending.Lock()
+	defer c.Sending.Unlock()
+	return c.Poll()
 }

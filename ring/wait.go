@@ -71,6 +71,9 @@ func (b *Bus) waiter(slot int, on bool) {
 // times before it sleeps. A waiting send is tried whenever it may go on (R6.5,
 // R6.6). Otherwise it returns context.Cause(ctx), ErrClosed, or ErrCorrupt.
 func (c *Client) WaitReadable(ctx context.Context, spin int) error {
+	if !c.pending.Load() && (c.Any() || spin > 0 && c.spin(spin) && c.Any()) {
+		return nil
+	}
 	return c.wait(ctx, spin, c.canRead)
 }
 
@@ -79,25 +82,47 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
 
 // spin looks n times for something new in the queue, and tells whether it has
-// seen it, or a nudge. Between two PAUSEs it looks for longer than a hypervisor
-// takes for a loop of PAUSEs, or it would take the CPU away in the middle.
+// seen it, or a nudge. It watches the place where the next copy will come, not
+// the tail: the line of the tail is its senders' to write more than once for a
+// message, and the copy tells which block to fetch meanwhile. Between two PAUSEs
+// it looks for longer than a hypervisor takes for a loop of PAUSEs, or it would
+// take the CPU away in the middle.
 func (c *Client) spin(n int) bool {
-	tail, sig := &c.b.w[c.s+sTail], &c.b.w[c.s+sSig]
-	t, s := tail.Load(), sig.Load()
+	b := c.b
+	read, tail, sig := &b.w[c.s+sRead], &b.w[c.s+sTail], &b.w[c.s+sSig]
+	r, s := read.Load(), sig.Load()
+	next := &b.w[c.s+b.lane+int(readWord(r).head()&b.qmask)]
+	e := next.Load()
+	was := e
 	for i := range n {
 		for range looksPerSpin {
-			if tail.Load() != t {
+			if now := next.Load(); now != e {
+				e = now
+				b.willTake(laneHandle(e))
+				break // the tail is next
+			}
+			if read.Load() != r {
 				return true
 			}
 		}
-		if sig.Load() != s || c.closed.Load() {
-			return true
-		}
-		if i%8 == 0 {
+		if e != was || i%8 == 0 {
+			if tail.Load()&(laneMod-1) != readWord(r).head() || sig.Load() != s || c.closed.Load() {
+				return true
+			}
 			shm.Pause(1)
 		}
 	}
 	return false
+}
+
+// willTake begins to fetch a block that is about to be taken and released.
+func (b *Bus) willTake(h int) {
+	if h <= 0 || h >= b.units {
+		return
+	}
+	b.w[b.block(h)+mHead].WillWrite()
+	b.w[b.block(h)+mFlags].WillRead()
+	b.w[b.payload+h*unitWords].WillRead()
 }
 
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
