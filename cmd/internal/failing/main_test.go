@@ -35,6 +35,10 @@ func TestMain(m *testing.M) {
 		"client":     clientChild,
 		"supervisor": supervisorChild,
 		"holder":     holderChild,
+		"limited":    limitedChild,
+		"few":        fewChild,
+		"threads":    threadsChild,
+		"full":       fullChild,
 	})
 }
 
@@ -178,8 +182,13 @@ func supervisorChild() error {
 	if err := shmtest.BeWatched(pollerCall); err != nil {
 		return err
 	}
+	return runSupervisor(os.Args[1])
+}
+
+// runSupervisor runs a supervisor until standard input ends.
+func runSupervisor(socket string) error {
 	s, err := supervisor.Start(supervisor.Options{
-		Socket: os.Args[1], Bus: small, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Socket: socket, Bus: small, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
