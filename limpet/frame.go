@@ -81,7 +81,7 @@ func (d *decoder) greeting() (network uint32, err error) {
 		if word == greetingWord {
 			return nil
 		}
-		return malformed("greeting", "is %q, not \"HELO\": the other side is no Limpet", binary.BigEndian.AppendUint32(nil, word))
+		return malformed("greeting", "is %q, not \"HELO\": the other side is no Limpet, or one of a version that this one can't be linked to; see what is at that address", binary.BigEndian.AppendUint32(nil, word))
 	})
 	if err != nil {
 		return 0, err

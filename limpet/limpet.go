@@ -189,7 +189,11 @@ func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 			return nil
 		}
 		l.setState(fmt.Sprintf("waiting for bus %d", l.o.Bus))
-		l.tell("bus", err, "waiting for the bus")
+		text := "waiting for the bus"
+		if errors.Is(err, ksock.ErrNoBus) {
+			text = "waiting for the bus, which has to be made (kbus up --buses)"
+		}
+		l.tell("bus", err, text)
 		if !pause(ctx, p) {
 			return nil
 		}
@@ -198,11 +202,10 @@ func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 
 // link makes a link and serves it.
 func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) error {
-	for told := false; ; {
+	for {
 		l.setState("waiting for the other Limpet")
-		if !told {
+		if l.first("wait", "") {
 			l.log.Info("waiting for the other Limpet, " + l.o.Connect.String())
-			told = true
 		}
 		link, err := l.o.Connect.Connect(ctx)
 		if err == nil {
@@ -210,7 +213,7 @@ func (l *Limpet) link(ctx context.Context, k *ksock.Ksock, p *time.Duration) err
 			err = l.Serve(ctx, k, link)
 			if time.Since(begun) > goodTime {
 				*p = 0
-				l.forget("connect", "link", "this bus", "reports")
+				l.forget("link", "this bus", "wait")
 			}
 			return err
 		}
@@ -232,17 +235,23 @@ func (l *Limpet) setState(s string) {
 
 // tell warns once of each trouble of a kind, until it is over (forget).
 func (l *Limpet) tell(kind string, err error, text string, args ...any) {
-	key := kind + "\x00" + trouble(err)
+	if l.first(kind, trouble(err)) {
+		l.log.Warn(text, append(args, "err", err)...)
+	}
+}
+
+// first tells whether it is asked about this for the first time since the kind was
+// forgotten.
+func (l *Limpet) first(kind, what string) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := kind + "\x00" + what
 	told := l.told[key]
 	if len(l.told) >= 1000 {
 		clear(l.told)
 	}
 	l.told[key] = true
-	l.mu.Unlock()
-	if !told {
-		l.log.Warn(text, append(args, "err", err)...)
-	}
+	return !told
 }
 
 // trouble tells troubles apart. The text of an error may name the port of the one

@@ -535,7 +535,7 @@ func TestDroppedRequestsAreAnswered(t *testing.T) {
 // can't take what comes.
 func TestTroublesAreToldOnce(t *testing.T) {
 	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	logger := slog.New(slog.NewTextHandler(&log, nil))
 	b := newBench(t, limpet.Options{Logger: logger}).greet()
 	for range 3 {
 		b.in(ksock.Header{ID: ksock.MessageID{Network: 2, Serial: 6}, Name: "$.Large"}, make([]byte, 3<<20))
@@ -571,7 +571,66 @@ func TestTroublesAreToldOnce(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(log.String(), "the link ended"); n != 1 {
-		t.Errorf("told %d times:\n%s", n, &log)
+	for what, times := range map[string]int{"the link ended": 1, "waiting for the other Limpet": 1} {
+		if n := strings.Count(log.String(), `msg="`+what) + strings.Count(log.String(), "msg="+what); n != times {
+			t.Errorf("%q was told %d times:\n%s", what, n, &log)
+		}
 	}
+}
+
+// What a Limpet says of itself is true: frames and bytes both ways, and what waits.
+func TestStats(t *testing.T) {
+	b := newBench(t, limpet.Options{NetworkID: 1}).greet()
+	var want limpet.Stats
+	want.NetworkID, want.Name, want.State, want.Peer, want.Ksock = 1, "$.*", "linked", 2, b.k.ID()
+	want.BytesIn, want.BytesOut = 8, 8
+	check := func(what string) {
+		t.Helper()
+		b.settle()
+		if got := b.l.Stats(); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Errorf("%s:\n%+v, not\n%+v", what, got, want)
+		}
+	}
+	in := func(h ksock.Header, data []byte) {
+		t.Helper()
+		b.in(h, data)
+		want.FramesIn++
+		want.BytesIn += uint64(len(frame(h, data)))
+	}
+	out := func(h ksock.Header, data []byte) {
+		t.Helper()
+		f := frame(h, data)
+		b.want(f)
+		want.FramesOut++
+		want.BytesOut += uint64(len(f))
+	}
+	check("at first")
+	in(bindEvent(true, "$.Far"))
+	want.Proxied = []string{"$.Far"}
+	check("a proxied name")
+	a := b.open(0)
+	from := ksock.EndPoint{Network: 1, Ksock: a.ID()}
+	id := a.send(ksock.Request("$.Far", make([]byte, 5000)))
+	asked := ksock.MessageID{Network: 1, Serial: id.Serial}
+	out(ksock.Header{ID: asked, From: a.ID(), OrigFrom: from, Flags: ksock.WantReply | ksock.MustReply, Name: "$.Far"}, make([]byte, 5000))
+	want.Waiting = 1
+	check("a Request")
+	in(ksock.Header{ID: ksock.MessageID{Network: 2, Serial: 3}, InReplyTo: asked, From: 3, Name: "$.Far"}, make([]byte, 40000))
+	a.next()
+	want.Waiting = 0
+	check("its Reply")
+	q := ksock.Header{ID: ksock.MessageID{Network: 2, Serial: 4}, From: 3, Name: "$.Nobody", Flags: ksock.WantReply | ksock.MustReply}
+	in(q, nil)
+	out(ksock.Header{InReplyTo: q.ID, To: 3, Name: fmt.Sprintf("%s%d", ksock.StatusRemoteError, unix.EADDRNOTAVAIL)}, nil)
+	want.Refused = 1
+	check("a Request that is refused")
+	in(ksock.Header{ID: ksock.MessageID{Network: 1, Serial: 4}, Name: "$.Round"}, nil)
+	want.Looped = 1
+	check("a loop")
+	id = a.send(ksock.Announce("$.Small", []byte("x")))
+	out(ksock.Header{ID: ksock.MessageID{Network: 1, Serial: id.Serial}, From: a.ID(), OrigFrom: from, Name: "$.Small"}, []byte("x"))
+	check("an announcement")
+	in(bindEvent(false, "$.Far"))
+	want.Proxied = nil
+	check("no name")
 }

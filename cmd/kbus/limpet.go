@@ -321,12 +321,18 @@ func printLimpet(w io.Writer, k *ksockJSON) {
 		fmt.Fprint(w, oneLine(s.State))
 	}
 	fmt.Fprintf(w, " (%s); passes on %s\n", oneLine(s.Link), oneLine(s.Name))
-	fmt.Fprintf(w, "  to the link %s, %s; from the link %s, %s; missed %d, refused %d, looped %d\n",
+	fmt.Fprintf(w, "  to the link %s, %s; from the link %s, %s; missed %d since it was linked, refused %d, looped %d\n",
 		plural(int(s.FramesOut), "frame"), bytesText(s.BytesOut), plural(int(s.FramesIn), "frame"), bytesText(s.BytesIn), k.Missed, s.Refused, s.Looped)
 	fmt.Fprintf(w, "  %s waiting for answers; reconnected %s\n", plural(s.Waiting, "Request"), plural(int(s.Reconnected), "time"))
-	for what, names := range map[string][]string{"proxied": s.Proxied, "with a Replier on both sides": s.NamesTaken} {
-		if len(names) > 0 {
-			fmt.Fprintf(w, "  %s: %s\n", what, oneLine(strings.Join(names, " ")))
+	if s.ToBeBound > 0 {
+		fmt.Fprintf(w, "  %s to be bound, or unbound, as soon as the bus allows it\n", plural(s.ToBeBound, "name"))
+	}
+	for _, l := range []struct {
+		what  string
+		names []string
+	}{{"proxied", s.Proxied}, {"with a Replier on both sides", s.NamesTaken}} {
+		if len(l.names) > 0 {
+			fmt.Fprintf(w, "  %s: %s\n", l.what, oneLine(strings.Join(l.names, " ")))
 		}
 	}
 }
