@@ -276,7 +276,10 @@ func (f *runFile) facts() []fact {
 }
 
 func (t *Target) row() targetRow {
-	r := targetRow{Name: t.Name, Result: amount(t.Result, t.Unit), Range: amount(t.Low, t.Unit) + " to " + amount(t.High, t.Unit)}
+	r := targetRow{Name: t.Name, Result: amount(t.Result, t.Unit)}
+	if t.Low != t.High {
+		r.Range = amount(t.Low, t.Unit) + " to " + amount(t.High, t.Unit)
+	}
 	if strings.HasPrefix(t.Unit, "×") {
 		r.Result += " " + t.Unit
 	}
@@ -410,10 +413,7 @@ func (f *runFile) curveCharts() (charts []chart) {
 			var lines []*curve
 			for _, s := range of[i:min(i+most, len(of))] {
 				if c := s.curve(); c != nil {
-					c.label, c.class, c.dashed = strings.TrimPrefix(strings.TrimPrefix(s.Name, workload), "/"), "peer", false
-					if c.label == "" {
-						c.label = workload
-					}
+					c.label, c.class, c.dashed = s.parameters(), "peer", false
 					lines = append(lines, c)
 				}
 			}
@@ -425,6 +425,27 @@ func (f *runFile) curveCharts() (charts []chart) {
 		}
 	}
 	return charts
+}
+
+// parameters are those in the series' name, as people write them; the workload if there are none.
+func (s *series) parameters() string {
+	var parts []string
+	for _, part := range strings.Split(s.Name, "/")[1:] {
+		switch key, value, _ := strings.Cut(part, "="); key {
+		case "size":
+			parts = append(parts, bytesText(float64(s.Size)))
+		case "wait":
+			parts = append(parts, value)
+		case "copied":
+			parts = append(parts, key)
+		default:
+			parts = append(parts, value+" "+key)
+		}
+	}
+	if parts == nil {
+		return s.Workload
+	}
+	return strings.Join(parts, ", ")
 }
 
 // workloads are those of the bus other than round trips, with latencies.

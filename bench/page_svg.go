@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // The pictures are SVG, written by hand rather than by a plotting library: their
@@ -124,8 +125,12 @@ func (s *series) curve() *curve {
 
 // curves draws times over percentiles, both on logarithmic scales.
 func curves(title string, lines []*curve) template.HTML {
-	const left, right, top, height = 64.0, 170.0, 10.0, 330.0
+	const left, top, height = 64.0, 10.0, 330.0
 	lines = slices.DeleteFunc(lines, func(c *curve) bool { return c == nil })
+	right := 170.0 // where the names are
+	for _, c := range lines {
+		right = max(right, 18+6.8*float64(utf8.RuneCountInString(c.label)))
+	}
 	var values []float64
 	most := 0
 	for _, c := range lines {

@@ -167,6 +167,14 @@ func TestDecades(t *testing.T) {
 	}
 }
 
+func TestParameters(t *testing.T) {
+	for name, want := range map[string]string{"open": "open", "oneway/size=3145728/wait=adaptive/stages=4": "3 MiB, adaptive, 4 stages"} {
+		if got := (&series{Result: &Result{Name: name, Workload: "open", Size: frame}}).parameters(); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestTimes(t *testing.T) {
 	for ratio, want := range map[float64]string{0.0352: "0.035", 0.5: "0.50", 1.15: "1.1", 2: "2", 3.64: "3.6", 12.4: "12", 99.9: "100", 2860: "2860"} {
 		if got := times(ratio); got != want {
