@@ -289,28 +289,36 @@ func script(socket string, step func(name string, err error)) {
 	if replying {
 		answering, stop := context.WithCancel(ctx)
 		defer stop()
+		asking, giveUp := context.WithCancel(ctx)
+		defer giveUp()
 		answered := make(chan error, 1)
 		go func() {
 			for {
 				m, err := a.Next(answering)
-				if err == nil && m.MustReply() {
+				if err == nil && !m.MustReply() {
+					continue
+				}
+				if err == nil {
 					_, err = a.Send(answering, ksock.ReplyTo(m, []byte("yes")))
-					answered <- err
-					return
 				}
+				answered <- err
 				if err != nil {
-					answered <- err
-					return
+					giveUp() // there will be no answer
 				}
+				return
 			}
 		}()
-		_, err := b.Call(ctx, ksock.Request("$.F.Ask", []byte("is it?")))
-		asked := try("call", err)
-		if !asked { // perhaps nothing comes
-			stop()
+		_, err := b.Call(asking, ksock.Request("$.F.Ask", []byte("is it?")))
+		if err != nil {
+			stop() // perhaps there is no Request
 		}
-		if err := <-answered; asked {
-			try("reply", err)
+		switch reply := <-answered; {
+		case err == nil:
+			try("reply", reply)
+		case errors.Is(err, context.Canceled):
+			try("receive a Request", reply)
+		default:
+			try("call", err)
 		}
 	}
 	if f, err := a.File(); try("open a descriptor", err) {
