@@ -22,14 +22,17 @@
 //     ([ksock.StatusNotSameKsock]) or gone ([ksock.StatusGoneAway]).
 //   - Every Request that was sent is answered exactly once, whatever dies on the
 //     way: by its Reply, or a Status. If the far bus did not take it, that is
-//     [ksock.StatusRemoteError] and the errno.
+//     [ksock.StatusRemoteError] and the errno. A Request that a Limpet has to drop,
+//     because it has been here before, is answered at once by [ksock.StatusIgnored].
 //   - Buses may be joined in a chain of any length.
 //   - The order in which supervisors, Limpets and applications are started does not
 //     matter, and when a link ends the pair connects again by itself.
 //   - Nobody waits for a slow link. Options.MaxMessages may be waiting for it; more
 //     announcements are missed by the other side (and counted as the Ksock's missed
-//     messages), more Requests fail with [ksock.ErrQueueFull]. Only who sends with
-//     [ksock.AllOrWait] waits for this Listener as for any other.
+//     messages), more Requests fail with [ksock.ErrQueueFull], as with any other
+//     Replier that is behind. If the link ends, the Requests that waited for it are
+//     answered by [ksock.StatusGoneAway]. Only who sends with [ksock.AllOrWait] waits
+//     for this Listener as for any other.
 //
 // # What a Limpet can't promise
 //
