@@ -42,9 +42,8 @@ func (r *Result) count(listeners []*report, sent int64) {
 	r.Sent = sent
 	for i, l := range listeners {
 		r.Missed += sent - l.Messages
-		rate := float64(l.Messages) / l.Elapsed.Seconds()
-		if i == 0 || rate < r.PerSecond {
-			r.PerSecond = rate
+		if each := rate(l.Messages, l.Elapsed); i == 0 || each < r.PerSecond {
+			r.PerSecond = each
 		}
 	}
 }

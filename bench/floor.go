@@ -182,9 +182,8 @@ func slowest(readers []*report, sent int64) (perSecond float64, err error) {
 		if r.Messages != sent {
 			return 0, fmt.Errorf("reader %d got %d of %d messages", i+1, r.Messages, sent)
 		}
-		rate := float64(r.Messages) / r.Elapsed.Seconds()
-		if i == 0 || rate < perSecond {
-			perSecond = rate
+		if each := rate(r.Messages, r.Elapsed); i == 0 || each < perSecond {
+			perSecond = each
 		}
 	}
 	return perSecond, nil

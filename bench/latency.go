@@ -74,6 +74,9 @@ func clockCost() int64 {
 	return costs[len(costs)/2]
 }
 
+// rate is how many there were in a second; a number even if they took no time.
+func rate(n int64, d time.Duration) float64 { return float64(n) / max(d, 1).Seconds() }
+
 // longest is the longest time that is told from longer ones.
 const longest = int64(100 * time.Second)
 

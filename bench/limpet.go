@@ -64,7 +64,7 @@ func Limpet(ctx context.Context, o Options) (*Result, error) {
 		}
 		r.PerSecond, r.Sent = reports[0].perSecond(), reports[1].Messages
 		r.Missed = r.Sent - reports[0].Messages
-		p.StreamRatio = p.TCPPerSecond / r.PerSecond
+		p.StreamRatio = p.TCPPerSecond / max(r.PerSecond, 1)
 		return nil
 	})
 }

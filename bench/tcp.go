@@ -30,7 +30,7 @@ func (s *stage) tcpStream() (perSecond float64, err error) {
 }
 
 // perSecond is the rate of what was timed.
-func (r *report) perSecond() float64 { return float64(r.Timed) / r.Elapsed.Seconds() }
+func (r *report) perSecond() float64 { return rate(r.Timed, r.Elapsed) }
 
 func (s *stage) tcp(listens, connects string) ([]*report, error) {
 	s.address = ""

@@ -194,7 +194,7 @@ type step struct {
 // a warm-up of a tenth of it.
 func (w *worker) timed(batch int64, steps ...step) (*report, error) {
 	recorders := make([]*recorder, len(steps))
-	count, rate := int64(0), 0.0
+	count, perSecond := int64(0), 0.0
 	for _, d := range []time.Duration{w.Duration / 10, w.Duration} {
 		for i := range steps {
 			recorders[i] = newRecorder(batch)
@@ -211,9 +211,9 @@ func (w *worker) timed(batch int64, steps ...step) (*report, error) {
 			}
 			count += batch
 		}
-		rate = float64(count-before) / time.Duration(now()-start).Seconds()
+		perSecond = rate(count-before, time.Duration(now()-start))
 	}
-	r := &report{Messages: count, Rate: rate, Latencies: map[string]*Latency{}}
+	r := &report{Messages: count, Rate: perSecond, Latencies: map[string]*Latency{}}
 	for i, s := range steps {
 		l, err := recorders[i].latency()
 		if err != nil {

@@ -53,7 +53,7 @@ func TestOneWay(t *testing.T) {
 // sent meanwhile was late, though it was quick once it was sent.
 func TestCoordinatedOmission(t *testing.T) {
 	shmtest.CheckFiles(t)
-	o := short(Options{Size: MaxSize, Rate: rate, Wait: Sleep})
+	o := short(Options{Size: MaxSize, Rate: pace, Wait: Sleep})
 	o.Duration = time.Second
 	var corrected, uncorrected int64
 	_, err := measure(t.Context(), o, "oneway", func(s *stage) error {
@@ -80,13 +80,13 @@ func TestCoordinatedOmission(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if least := int64((pause - late) / (2 * time.Second / rate)); corrected < least || uncorrected >= corrected {
+	if least := int64((pause - late) / (2 * time.Second / pace)); corrected < least || uncorrected >= corrected {
 		t.Errorf("%d messages were late, %d of them since they were sent; want %d, and fewer", corrected, uncorrected, least)
 	}
 }
 
 const (
-	rate  = 200
+	pace  = 200
 	pause = 500 * time.Millisecond
 	late  = 50 * time.Millisecond
 )
@@ -94,7 +94,7 @@ const (
 func init() {
 	roles["pausing sink"] = func(w *worker) (*report, error) {
 		return w.collect(func(n uint64) {
-			if n == rate/4 {
+			if n == pace/4 {
 				<-time.After(pause)
 			}
 		})
