@@ -126,7 +126,7 @@ func tcpSource(w *worker) (*report, error) {
 	}
 	defer c.Close()
 	data, n := make([]byte, w.Size), uint64(0)
-	for begin := now(); now()-begin < int64(w.Duration); {
+	for begin := now(); now()-begin < int64(w.Duration) || n < 3; { // a rate takes a few
 		n++
 		if err := writeMarked(c, data, n); err != nil {
 			return nil, err
