@@ -61,7 +61,7 @@ var layers = map[string]layer{
 	"scheduler, a death at each step": {test: "TestCheckDeaths", tags: "kbuscheck", says: `schedule: `},
 	"an end at each write":            {tags: "kbuscheck", args: []string{"-test.short"}, says: `end before write`},
 	"lists of operations, shrunk": {
-		test: "TestShrinkingHistories", args: []string{"-test.short", "-rapid.shrinktime=5s"}, says: `\[rapid\] failed`,
+		test: "TestShrinkingHistories", args: []string{"-shrink=6000", "-rapid.shrinktime=5s"}, says: `\[rapid\] failed`,
 	},
 	"operations at once, jostled": {
 		test: "TestConcurrentSteps", tags: "kbuscheck", args: []string{"-test.short"}, says: `no order explains|blocks in use`,
