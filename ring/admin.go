@@ -37,7 +37,7 @@ var ErrNoCell = fmt.Errorf("ring: no room for another binding: %w", unix.ENOSPC)
 type Admin struct {
 	b     *Bus
 	p     party
-	cache cache
+	cache *cache
 	held  heldList
 	cells []int                   // below cellsUsed, and free
 	last  uint64                  // cur at the last Tick
@@ -48,7 +48,7 @@ type Admin struct {
 // half done. Everything that the predecessor's own process was doing must have
 // ended.
 func (b *Bus) Admin() (*Admin, error) {
-	a := &Admin{b: b, cache: cache{}, todo: map[int]func(int) error{}}
+	a := &Admin{b: b, cache: newCache(), todo: map[int]func(int) error{}}
 	a.p.init(b, 0, 0)
 	held := b.slot(0) + b.layout.held
 	a.held.init(held+1, heldWords-1)
@@ -230,7 +230,7 @@ func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err
 		b.w[at+sPid].Put(uint64(pid))
 		b.w[at+sStart].Put(start)
 		b.w[at+sMode].Put(uint64(mode))
-		for _, i := range [...]int{sSent, sBytesSent, sReceived, sBytesRead} {
+		for _, i := range [...]int{sSent, sBytesSent, sReceived, sBytesRead, sOwes} {
 			b.w[at+i].Put(0)
 		}
 		b.w[at+sUp].Put(upOffered<<32 | uint64(id))

@@ -32,7 +32,25 @@ type freed struct {
 }
 
 // A cache remembers blocks by size; the oldest is the likeliest to be free again.
-type cache map[int]*fifo
+type cache struct {
+	of    map[int]*fifo // by units
+	units int           // what q is for: most messages are as large as the one before
+	q     *fifo
+}
+
+func newCache() *cache { return &cache{of: map[int]*fifo{}} }
+
+// get is the fifo for a size; nil if there is none.
+func (c *cache) get(units int) *fifo {
+	if c.units != units {
+		q := c.of[units]
+		if q == nil {
+			return nil
+		}
+		c.units, c.q = units, q
+	}
+	return c.q
+}
 
 type fifo struct {
 	items []freed
@@ -54,35 +72,37 @@ func (q *fifo) push(f freed) {
 	q.items = append(q.items, f)
 }
 
-func (c cache) add(units int, f freed) {
-	q := c[units]
+func (c *cache) add(units int, f freed) {
+	q := c.get(units)
 	if q == nil {
-		if len(c) == cacheSizes { // forget them all: a sweep finds those blocks
-			clear(c)
+		if len(c.of) == cacheSizes { // forget them all: a sweep finds those blocks
+			clear(c.of)
 		}
 		q = new(fifo)
-		c[units] = q
+		c.of[units], c.units, c.q = q, units, q
 	}
 	if len(q.items)-q.head < cacheKeep {
 		q.push(f)
 	}
 }
 
-// willTake begins to fetch the block that comes next, if that is not the last one
-// used: its readers are likely to have let go of it.
-func (c cache) willTake(b *Bus, units int) {
-	if q := c[units]; q != nil && len(q.items)-q.head > 1 {
+// willTake begins to fetch the block that comes next for a size, if there are so
+// many: after a send not the block just sent, which its readers are to fetch.
+func (c *cache) willTake(b *Bus, units, many int) {
+	if q := c.get(units); q != nil && len(q.items)-q.head >= many {
 		at := b.block(q.items[q.head].h)
 		b.w[at+mHead].WillWrite()
 		b.w[at+mFlags].WillWrite()
-		b.w[b.payload+q.items[q.head].h*unitWords].WillWrite()
+		at = b.payload + q.items[q.head].h*unitWords
+		b.w[at].WillWrite()
+		b.w[at+8].WillWrite()
 	}
 }
 
 // take takes a block of exactly so many units that is free again, for slot
 // owner; word held tells the supervisor of it before (R9.2).
-func (c cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok bool) {
-	q := c[units]
+func (c *cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok bool) {
+	q := c.get(units)
 	if q == nil {
 		return 0, 0, false
 	}
@@ -247,7 +267,7 @@ func (p *planner) sweep() (any bool, err error) {
 }
 
 // alloc takes a block for the sending side of p, with word held naming it.  ENOMEM at once if there is none.
-func (p *party) alloc(c cache, units, held int) (h int, head uint64, err error) {
+func (p *party) alloc(c *cache, units, held int) (h int, head uint64, err error) {
 	if h, head, ok := c.take(p.b, units, p.slot, held); ok {
 		return h, head, nil
 	}

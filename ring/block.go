@@ -31,6 +31,11 @@ type view struct {
 	opts                           uint32
 }
 
+// header is block h's words; the caller has checked h.
+func (b *Bus) header(h int) *[blockWords]shm.Word {
+	return (*[blockWords]shm.Word)(b.w[b.block(h):])
+}
+
 func (b *Bus) view(h int) (m view, err error) {
 	err = b.read(&m, h)
 	return m, err
@@ -41,21 +46,21 @@ func (b *Bus) read(m *view, h int) error {
 	if h <= 0 || h >= b.units {
 		return corrupt("block %d of %d", h, b.units)
 	}
-	at := b.block(h)
-	m.b, m.h, m.at = b, h, at
-	m.head = b.w[at+mHead].Load()
-	m.serw = b.w[at+mSerw].Load()
-	fl := b.w[at+mFlags].Load()
+	w := b.header(h)
+	m.b, m.h, m.at = b, h, b.block(h)
+	m.head = w[mHead].Load()
+	m.serw = w[mSerw].Load()
+	fl := w[mFlags].Load()
 	m.flags, m.kind = uint32(fl>>32), int(fl>>28&15)
 	m.nameLen, m.copies = int(fl>>15&0x3ff), int(fl&0x7fff)
-	net := b.w[at+mNet].Load()
+	net := w[mNet].Load()
 	m.network, m.dataLen = uint32(net>>32), int(uint32(net))
-	m.reply = b.w[at+mReply].Load()
-	m.to, m.from = unpair(b.w[at+mTo].Load())
-	m.led = b.w[at+mLed].Load()
-	f := b.w[at+mFrom].Load()
+	m.reply = w[mReply].Load()
+	m.to, m.from = unpair(w[mTo].Load())
+	m.led = w[mLed].Load()
+	f := w[mFrom].Load()
 	m.fromSlot, m.opts = int(f>>32), uint32(f)
-	units := int(b.w[at+mSpan].Load() & 0xfffffff)
+	units := int(w[mSpan].Load() & 0xfffffff)
 	m.list = (m.dataLen + m.nameLen + 7) / 8 // in words of the payload
 	need := m.list
 	if m.copies > inlineCopies {

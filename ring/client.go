@@ -34,7 +34,7 @@ type Client struct {
 
 	Sending sync.Mutex
 	send    party
-	cache   cache
+	cache   *cache
 	hand    draft // the message being sent
 	waiting draft // R6.5; h = 0: none
 	last    MessageID
@@ -46,9 +46,12 @@ type Client struct {
 
 	Reading   sync.Mutex
 	recv      party
+	got       view // the message being read
+	name      string
 	names     map[string]string
 	nameBytes int
 	readSeq   uint32
+	unmarked  uint64 // the Request read last, by its ledger word, if it has no number yet
 	received  uint64
 	views     heldList
 
@@ -102,7 +105,7 @@ func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	if !up.CompareAndSwap(upOffered<<32|uint64(id), upTaken<<32|uint64(id)) && up.Load() == upGone<<32|uint64(id) {
 		return nil, unix.ESTALE
 	}
-	c := &Client{b: b, slot: slot, s: b.layout.slot(slot), id: id, mode: mode, cache: cache{}, names: map[string]string{}}
+	c := &Client{b: b, slot: slot, s: b.layout.slot(slot), id: id, mode: mode, cache: newCache(), names: map[string]string{}}
 	c.send.init(b, slot, 0)
 	c.recv.init(b, slot, 1)
 	held := c.s + b.layout.held
@@ -140,6 +143,9 @@ func (c *Client) checkHeader(h *Header, data int) error {
 		return unix.EINVAL
 	case Size(len(h.Name), data) > int(c.b.MessageSize()):
 		return unix.EMSGSIZE
+	}
+	if h.Name == c.hand.routed {
+		return nil // it was checked before
 	}
 	return CheckName(h.Name)
 }
@@ -184,6 +190,7 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 	if err != nil {
 		return MessageID{}, err
 	}
+	c.cache.willTake(c.b, c.cache.units, 1)
 	d := &c.hand
 	c.compose(d, h, kind, opts)
 	d.held, d.data = held, len(data)
@@ -210,11 +217,8 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 func (c *Client) willSend(d *draft) {
 	b, here := c.b, shm.Here()
 	b.w[wCur].WillWrite()
-	to := func(slot int) {
-		s := b.slot(slot)
-		b.w[s+sTail].WillWrite()
-		b.w[s+b.lane+int(b.w[s+sTail].Load()&b.qmask)].WillWrite()
-	}
+	// Not the place in the lane: a recipient that spins would take it back.
+	to := func(slot int) { b.w[b.slot(slot)+sTail].WillWrite() }
 	switch {
 	case d.kind != kindMessage:
 	case d.hdr.IsRequest():
@@ -329,6 +333,7 @@ func (c *Client) LoanInto(l *Loan, size int) error {
 	if err != nil {
 		return err
 	}
+	c.cache.willTake(c.b, c.cache.units, 1)
 	l.c = c
 	d := &l.d
 	d.h, d.held, d.data, d.cache, d.tried, d.gone = 0, held, size, c.cache, false, false
@@ -491,6 +496,7 @@ func (c *Client) settled(led uint64) {
 	for i := range c.owed {
 		if c.owed[i].led == led {
 			c.owed = append(c.owed[:i], c.owed[i+1:]...)
+			c.b.w[c.s+sOwes].Put(uint64(len(c.owed)))
 			return
 		}
 	}

@@ -18,7 +18,8 @@ type draft struct {
 	version uint64 // of the tables that the list is good for; 0: none
 	route   *route // of name routed, if its version is the tables'
 	routed  string
-	cache   cache
+	v       view // the block as its planner reads it, for the version; h = 0: not known
+	cache   *cache
 	copies  []uint64 // scratch
 	tried   bool     // an entry has named the block
 	gone    bool     // it was sent directly: the block is its readers'
@@ -72,7 +73,7 @@ func (d *draft) drop(p *party) {
 		b.w[b.block(d.h)+mHead].CompareAndSwap(d.head, headWord(gen, 0, 0))
 	}
 	d.cache.add(d.units, freed{d.h, headWord(gen, 0, 0)})
-	d.cache.willTake(b, d.units)
+	d.cache.willTake(b, d.units, 2)
 	if d.held != 0 {
 		b.w[d.held].Put(0)
 	}
@@ -82,12 +83,12 @@ func (d *draft) drop(p *party) {
 // fill writes what does not depend on the tables.
 func (d *draft) fill(p *party) {
 	b, h := p.b, &d.hdr
-	at := b.block(d.h)
-	b.w[at+mNet].Put(pair(h.ID.Network, uint32(d.data)))
-	b.w[at+mReply].Put(pair(h.InReplyTo.Network, h.InReplyTo.Serial))
-	b.w[at+mTo].Put(pair(h.To, h.From))
-	b.w[at+mOrig].Put(pair(h.OrigFrom.Network, h.OrigFrom.Ksock))
-	b.w[at+mFinal].Put(pair(h.FinalTo.Network, h.FinalTo.Ksock))
+	w := b.header(d.h)
+	w[mNet].Put(pair(h.ID.Network, uint32(d.data)))
+	w[mReply].Put(pair(h.InReplyTo.Network, h.InReplyTo.Serial))
+	w[mTo].Put(pair(h.To, h.From))
+	w[mOrig].Put(pair(h.OrigFrom.Network, h.OrigFrom.Ksock))
+	w[mFinal].Put(pair(h.FinalTo.Network, h.FinalTo.Ksock))
 	copy(b.bytesAt(d.h, d.data, len(h.Name)), h.Name)
 }
 
@@ -111,7 +112,8 @@ func (d *draft) prepare(p *party) error {
 	if d.opts&optHasID != 0 {
 		serial = uint64(d.hdr.ID.Serial)
 	}
-	b.w[b.block(d.h)+mSerw].Put(headGen(d.head)<<32 | serial)
+	d.v.serw = headGen(d.head)<<32 | serial
+	b.w[b.block(d.h)+mSerw].Put(d.v.serw)
 	if d.kind == kindMessage && d.hdr.Flags&WantReply != 0 {
 		return d.pickLedger(p)
 	}
@@ -158,9 +160,7 @@ func (d *draft) address(p *party) error {
 		case d.hdr.IsReply():
 			list = r.listeners
 			if slot, _, _ := ledRefSplit(d.led); slot != 0 {
-				b.mu.Lock()
-				d.copies = b.tables.first(list, copyWord(slot, roleDirect, 0), d.copies[:0])
-				b.mu.Unlock()
+				d.copies = b.first(list, copyWord(slot, roleDirect, 0), d.copies[:0])
 				list = d.copies
 			}
 		default:
@@ -177,16 +177,23 @@ func (d *draft) address(p *party) error {
 		return err
 	}
 	d.fill(p)
-	at := b.block(d.h)
+	at, w := b.block(d.h), b.header(d.h)
 	words := (d.data + len(d.hdr.Name) + 7) / 8
 	for i, c := range list {
 		b.w[b.copyAt(d.h, words, len(list), i)].Put(c)
 	}
 	b.clearGroups(d.h, len(list), headGen(d.head))
-	b.w[at+mFlags].Put(uint64(d.hdr.Flags)<<32 | uint64(d.kind)<<28 | uint64(len(d.hdr.Name))<<15 | uint64(len(list)))
-	b.w[at+mFrom].Put(uint64(p.slot)<<32 | uint64(d.opts) | uint64(code)<<optCodeShift)
-	b.w[at+mLed].Put(d.led)
+	opts := d.opts | uint32(code)<<optCodeShift
+	w[mFlags].Put(uint64(d.hdr.Flags)<<32 | uint64(d.kind)<<28 | uint64(len(d.hdr.Name))<<15 | uint64(len(list)))
+	w[mFrom].Put(uint64(p.slot)<<32 | uint64(opts))
+	w[mLed].Put(d.led)
 	d.version = version
+
+	v, h := &d.v, &d.hdr
+	v.b, v.h, v.at, v.head = b, d.h, at, d.head
+	v.kind, v.flags, v.nameLen, v.dataLen, v.copies, v.list = d.kind, h.Flags, len(h.Name), d.data, len(list), words
+	v.bytes, v.network, v.reply = uint64(d.units)*unitBytes, h.ID.Network, pair(h.InReplyTo.Network, h.InReplyTo.Serial)
+	v.to, v.from, v.led, v.fromSlot, v.opts = h.To, h.From, d.led, p.slot, opts
 	return nil
 }
 
@@ -208,7 +215,8 @@ func (d *draft) pickLedger(p *party) error {
 		b.w[rec+recNetwork].Put(uint64(d.hdr.ID.Network))
 		b.w[rec+recReplier].Put(d.led)
 		b.w[rec+recRead].Put(ver << 32)
-		b.w[b.block(d.h)+mLed].Put(ledRef(p.slot, i, ver))
+		d.v.led = ledRef(p.slot, i, ver)
+		b.w[b.block(d.h)+mLed].Put(d.v.led)
 		return nil
 	}
 	return unix.ENOLCK
@@ -219,11 +227,13 @@ func (d *draft) pickLedger(p *party) error {
 func (d *draft) rename(p *party, name string) {
 	d.hdr.Name = name
 	d.fill(p)
+	d.v.h = 0
 	p.b.w[p.b.block(d.h)+mFrom].Put(uint64(d.opts))
 }
 
 // direct addresses a draft to one Ksock alone, as by no binding.
 func (d *draft) direct(p *party, slot int) {
+	d.v.h = 0
 	at := p.b.block(d.h)
 	fl := p.b.w[at+mFlags].Load()
 	list := (d.data + len(d.hdr.Name) + 7) / 8

@@ -71,6 +71,7 @@ const (
 	sBytesRead = 19
 	sReadCmd   = 20 // the reading side's sCmd and sOut: it may claim an entry beside the sending side
 	sReadOut   = 21
+	sOwes      = 22 // Requests that it has read as Replier and not answered
 	// the Ksock, to sleep; wakers add to sSig
 	sSig      = 32
 	sSleeping = 33
@@ -124,7 +125,7 @@ const (
 	recLed     = 0 // the ledger word itself
 	recNetwork = 1
 	recReplier = 2 // slot[12]@32 Ksock id[32]
-	recRead    = 3 // ver[32] order in which its Replier read it[32]; 0 = not yet
+	recRead    = 3 // ver[32] order in which its Replier read it[32]; 0 = not yet, or it was the last
 	recOrder   = 4 // seq[48] n[16]: order in which an unbind orphaned it
 
 	recWords = 8 // a cache line: asker and Replier pass it to and fro

@@ -64,7 +64,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 			e.handle = d.h
 		}
 		p.plan.begin(curSeq(a))
-		o, err := p.plan.entry(e, true)
+		o, err := p.plan.entry(e, true, d)
 		if err != nil {
 			if b.w[wCur].Load() != a {
 				continue // planned from words that were changing
@@ -174,7 +174,7 @@ func (p *party) help(a uint64) error {
 	cmd := b.w[at].Load()
 	e := entry{kind: int(cmd >> 60), handle: int(cmd >> 32 & 0xfffffff), arg: cmd & 0xffffffff, from: from}
 	p.plan.begin(curSeq(a))
-	o, err := p.plan.entry(e, false)
+	o, err := p.plan.entry(e, false, nil)
 	if b.w[wCur].Load() != a {
 		return nil
 	}

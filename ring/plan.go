@@ -87,12 +87,19 @@ func (p *planner) end() {
 	p.b.w[p.base+1].Put(uint64(p.n))
 }
 
-// entry plans e; own tells that the planner's own process appends it directly.
-func (p *planner) entry(e entry, own bool) (o outcome, err error) {
+// entry plans e; own tells that the planner's own process appends it directly, d
+// is its draft then, if there is one.
+func (p *planner) entry(e entry, own bool, d *draft) (o outcome, err error) {
 	p.own = own
 	switch e.kind {
 	case kindMessage, kindStatus, kindCopy:
-		o.code, err = p.message(e)
+		m := &p.m
+		if d != nil && d.v.h == e.handle {
+			m = &d.v
+		} else if err = p.b.read(m, e.handle); err != nil {
+			return o, err
+		}
+		o.code, err = p.message(e, m)
 	case kindControl:
 		o.code, err = p.control(e)
 	case kindFlush:
@@ -318,12 +325,8 @@ func (m *view) group(i int) (g group, err error) {
 }
 
 // message plans a user's message, or a Status, in the order of R3.8.
-func (p *planner) message(e entry) (uint8, error) {
-	b, m := p.b, &p.m
-	err := b.read(m, e.handle)
-	if err != nil {
-		return 0, err
-	}
+func (p *planner) message(e entry, m *view) (code uint8, err error) {
+	b := p.b
 	if m.kind == kindStatus {
 		return p.status(m)
 	}
@@ -347,7 +350,7 @@ func (p *planner) message(e entry) (uint8, error) {
 		}
 	}
 	serial := p.number(m)
-	code := uint8(m.opts >> optCodeShift)
+	code = uint8(m.opts >> optCodeShift)
 	if reply && code == 0 {
 		if code, err = p.checkReply(m, e.from); err != nil {
 			return 0, err

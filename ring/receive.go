@@ -1,6 +1,10 @@
 package ring
 
-import "kbus.internal/shm"
+import (
+	"slices"
+
+	"kbus.internal/shm"
+)
 
 // A Message is one that has been read, in place: its data stays as it is until
 // Release (I7), even if the sender is gone.
@@ -50,6 +54,9 @@ func (c *Client) letGo(h int, gen uint64, idx int, size uint64, held int) {
 func (c *Client) Take(m *Message) (bool, error) {
 	if c.closed.Load() {
 		return false, ErrClosed
+	}
+	if c.unmarked != 0 {
+		c.mark() // before the next is taken: at most one has no number
 	}
 	held, err := c.views.get()
 	if err != nil {
@@ -180,8 +187,8 @@ const (
 
 // read makes sense of a copy that has been taken off the queue.
 func (c *Client) read(m *Message, word uint64, held int) error {
-	b := c.b
-	v, err := b.view(laneHandle(word))
+	b, v := c.b, &c.got
+	err := b.read(v, laneHandle(word))
 	var cw uint64
 	if err == nil && laneIdx(word) >= v.copies {
 		err = corrupt("copy %d of %d of block %d", laneIdx(word), v.copies, v.h)
@@ -197,46 +204,74 @@ func (c *Client) read(m *Message, word uint64, held int) error {
 		c.views.put(held)
 		return err
 	}
-	name := b.bytesAt(v.h, v.dataLen, v.nameLen)
-	interned, ok := c.names[string(name)]
+	w := b.header(v.h)
+	m.ID, m.InReplyTo = MessageID{v.network, uint32(v.serw)}, unpairID(v.reply)
+	m.To, m.From, m.Flags = v.to, v.from, v.flags
+	m.OrigFrom, m.FinalTo = unpairEnd(w[mOrig].Load()), unpairEnd(w[mFinal].Load())
+	m.Name = c.intern(b.bytesAt(v.h, v.dataLen, v.nameLen))
+	m.c, m.h, m.gen, m.idx, m.held = c, v.h, headGen(v.head), laneIdx(word), held
+	m.data, m.size = b.bytesAt(v.h, 0, v.dataLen), v.bytes
+	m.answer = copyRole(cw) == roleDirect && v.reply != 0
+	if copyRole(cw) == roleReplier && v.flags&WantReply != 0 {
+		m.Flags |= MustReply
+		c.owe(v, m)
+	} else if m.answer {
+		// Whoever got an answer is likely to ask the same Ksock again.
+		b.w[wCur].WillWrite()
+		b.w[b.slot(min(v.fromSlot, b.cfg.MaxKsocks))+sTail].WillWrite()
+	}
+	return nil
+}
+
+// intern makes a name a string without allocating one for each message.
+func (c *Client) intern(name []byte) string {
+	if c.name == string(name) {
+		return c.name
+	}
+	s, ok := c.names[string(name)]
 	if !ok {
 		if c.nameBytes += len(name) + nameCost; c.nameBytes > mostNameBytes {
 			clear(c.names)
 			c.nameBytes = len(name) + nameCost
 		}
-		interned = string(name)
-		c.names[interned] = interned
+		s = string(name)
+		c.names[s] = s
 	}
-	*m = Message{
-		Header: Header{
-			ID: MessageID{v.network, uint32(v.serw)}, InReplyTo: unpairID(v.reply),
-			To: v.to, From: v.from,
-			OrigFrom: unpairEnd(b.w[v.at+mOrig].Load()), FinalTo: unpairEnd(b.w[v.at+mFinal].Load()),
-			Flags: v.flags, Name: interned,
-		},
-		c: c, h: v.h, gen: headGen(v.head), idx: laneIdx(word), held: held,
-		data: b.bytesAt(v.h, 0, v.dataLen), size: v.bytes,
-		answer: copyRole(cw) == roleDirect && v.reply != 0,
-	}
-	if copyRole(cw) == roleReplier && v.flags&WantReply != 0 {
-		m.Flags |= MustReply
-		c.owe(&v, m)
-	}
-	return nil
+	c.name = s
+	return s
 }
 
-// owe notes a Request read as Replier: in this process, to answer it, and in its
-// record, for whoever answers for this Ksock should it end (R4.8).
+// owe notes a Request read as Replier, to answer it.
 func (c *Client) owe(v *view, m *Message) {
 	b := c.b
-	slot, idx, ver := ledRefSplit(v.led)
-	if slot >= 1 && slot <= b.cfg.MaxKsocks && idx <= b.lmask {
-		c.readSeq++
-		b.w[b.slot(slot)+b.rec+idx*recWords+recRead].CompareAndSwap(ver<<32, ver<<32|uint64(c.readSeq))
+	if slot, idx, _ := ledRefSplit(v.led); slot >= 1 && slot <= b.cfg.MaxKsocks && idx <= b.lmask {
+		// Its Reply will need these.
+		b.w[b.slot(slot)+b.rec+idx*recWords].WillWrite()
+		b.w[b.slot(slot)+sTail].WillWrite()
+		b.w[wCur].WillWrite()
+		c.unmarked = v.led
 	}
 	c.owedMu.Lock()
 	c.owed = append(c.owed, owed{m.From, m.ID, v.led})
+	b.w[c.s+sOwes].Put(uint64(len(c.owed)))
 	c.owedMu.Unlock()
+}
+
+// mark numbers the Request that was read last, unless it is answered: in its
+// record, for whoever answers for this Ksock should it end (R4.8). Not when it is
+// read: the record's line is then on its way from the asker.
+func (c *Client) mark() {
+	led := c.unmarked
+	c.unmarked = 0
+	c.owedMu.Lock()
+	open := slices.ContainsFunc(c.owed, func(o owed) bool { return o.led == led })
+	c.owedMu.Unlock()
+	if open {
+		c.readSeq++
+		b := c.b
+		slot, idx, ver := ledRefSplit(led)
+		b.w[b.slot(slot)+b.rec+idx*recWords+recRead].CompareAndSwap(ver<<32, ver<<32|uint64(c.readSeq))
+	}
 }
 
 // Unread is the number of unread messages, with those kept aside (R3.7).

@@ -261,16 +261,27 @@ func (t *tables) resolve(name string) *route {
 		r.listeners = append(r.listeners, copyWord(x.slot, roleListener, x.cell))
 	}
 	if x := r.replier; x.slot != 0 {
-		r.request = t.first(r.listeners, copyWord(x.slot, roleReplier, x.cell), nil)
+		r.request = first(r.listeners, copyWord(x.slot, roleReplier, x.cell), t.once[x.slot], nil)
 	}
 	return r
 }
 
 // first puts copy c, which its Ksock gets before its Listener's copies, in front.
-func (t *tables) first(listeners []uint64, c uint64, to []uint64) []uint64 {
+func (b *Bus) first(listeners []uint64, c uint64, to []uint64) []uint64 {
+	if len(listeners) == 0 {
+		return append(to, c)
+	}
+	b.mu.Lock()
+	once := b.tables.once[copySlot(c)]
+	b.mu.Unlock()
+	return first(listeners, c, once, to)
+}
+
+// first is Bus.first for a Ksock that gets a message only once, or not (R4.6).
+func first(listeners []uint64, c uint64, once bool, to []uint64) []uint64 {
 	slot := copySlot(c)
 	to = append(to, c)
-	if !t.once[slot] {
+	if !once {
 		for _, l := range listeners {
 			if copySlot(l) == slot {
 				to = append(to, l)

@@ -44,7 +44,7 @@ func (d *draft) state() uint64 {
 
 func (c *Client) state() uint64 {
 	l := []uint64{
-		c.hand.state(), c.waiting.state(), c.send.state(), c.recv.state(), c.b.tables.version, uint64(c.last.Serial), c.sent, uint64(c.readSeq), c.received,
+		c.hand.state(), c.waiting.state(), c.send.state(), c.recv.state(), c.b.tables.version, uint64(c.last.Serial), c.sent, uint64(c.readSeq), c.unmarked, c.received,
 		uint64(len(c.loans.free)), uint64(len(c.views.free)), uint64(c.sleepers.n), uint64(c.sleepers.room),
 	}
 	for _, o := range c.owed {
@@ -61,9 +61,9 @@ func (a *Admin) state() uint64 {
 	return digest(a.cache.state(l)...)
 }
 
-func (c cache) state(l []uint64) []uint64 {
+func (c *cache) state(l []uint64) []uint64 {
 	for n := range 8 {
-		if q := c[n]; q != nil {
+		if q := c.of[n]; q != nil {
 			for _, f := range q.items[q.head:] {
 				l = append(l, uint64(n), uint64(f.h), f.head)
 			}

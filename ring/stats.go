@@ -90,17 +90,13 @@ func (b *Bus) Stats() (Stats, error) {
 		st.Ksocks = append(st.Ksocks, KsockStats{
 			Slot: i.Slot, ID: i.ID, Pid: i.Pid, Start: i.Start, Mode: i.Mode,
 			Unread: int((b.w[at+sTail].Load()-r.head())&(laneMod-1) + r.ud() + kept), Kept: int(kept),
-			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff),
+			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff), Unreplied: int(b.w[at+sOwes].Load()),
 			Sent: b.w[at+sSent].Load(), Received: b.w[at+sReceived].Load(),
 			Missed:    b.w[at+sMissed].Load() - b.w[at+sMissedBase].Load(),
 			BytesSent: b.w[at+sBytesSent].Load(), BytesRead: b.w[at+sBytesRead].Load(),
 			BytesHeld: b.w[at+sBytesIn].Load() - b.w[at+sBytesOut].Load(),
 			OnlyOnce:  b.w[at+sOnce].Load()&1 != 0, Sleeping: b.w[at+sSleeping].Load() != 0,
 		})
-	}
-	owed := b.owed()
-	for i := range st.Ksocks {
-		st.Ksocks[i].Unreplied = owed[st.Ksocks[i].ID]
 	}
 	b.mu.Lock()
 	err := b.update()
@@ -115,25 +111,6 @@ func (b *Bus) Stats() (Stats, error) {
 		st.Arena, err = b.arenaStats()
 	}
 	return st, err
-}
-
-// owed counts for each Ksock the Requests that it has read and not answered.
-func (b *Bus) owed() map[uint32]int {
-	n := map[uint32]int{}
-	for s := 1; s <= b.slotsUsed(); s++ {
-		if b.w[b.slot(s)+sOwing].Load()&0xffff == 0 {
-			continue
-		}
-		for i := range b.lmask + 1 {
-			w := b.w[b.slot(s)+b.rec+i*recWords].Load()
-			rec := b.slot(s) + b.rec + i*recWords
-			read := b.w[rec+recRead].Load()
-			if ledState(w) == ledOpen && uint32(read) != 0 && read>>32 == ledVer(w) {
-				n[uint32(b.w[rec+recReplier].Load())]++
-			}
-		}
-	}
-	return n
 }
 
 // arenaStats walks the chain; entries may change it meanwhile, then it starts

@@ -105,10 +105,12 @@ func (c *Client) spin(n int) bool {
 				return true
 			}
 		}
-		if e != was || i%8 == 0 {
+		if e != was || i%64 == 63 {
 			if tail.Load()&(laneMod-1) != readWord(r).head() || sig.Load() != s || c.closed.Load() {
 				return true
 			}
+		}
+		if i%8 == 0 {
 			shm.Pause(1)
 		}
 	}
@@ -123,6 +125,7 @@ func (b *Bus) willTake(h int) {
 	b.w[b.block(h)+mHead].WillWrite()
 	b.w[b.block(h)+mFlags].WillRead()
 	b.w[b.payload+h*unitWords].WillRead()
+	b.w[b.payload+h*unitWords+8].WillRead() // a short message's name
 }
 
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {

@@ -153,7 +153,7 @@ func (d *checkDef) format(mem *shm.Memory) {
 		d.record = false
 	}
 	for i := range d.bus.ksocks {
-		if q := s.k[i+1].cache[1]; q != nil {
+		if q := s.k[i+1].cache.of[1]; q != nil {
 			d.cached[i+1] = append([]freed(nil), q.items[q.head:]...)
 		}
 	}
