@@ -15,6 +15,7 @@ import (
 type deathCase struct {
 	name   string
 	bus    checkBus
+	dead   bool // slot 1's process is: nobody else reads for it, which would hide what it holds
 	do     func(s *checkSim)
 	others func(w *check.World, s *checkSim)
 }
@@ -104,10 +105,7 @@ var supervisorDeaths = []deathCase{
 	{name: "reap a Listener that has a message in its hands", bus: checkBus{
 		ksocks: []checkKsock{{binds: listener("$.A")}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
 		before: func(s *checkSim) { s.send(3, Header{Name: "$.A"}, "first"); s.hold(1) },
-	}, do: func(s *checkSim) {
-		s.dead[1] = true // nobody else reads for it: that would hide what it holds
-		s.reap(s.admin, 1)
-	}, others: bystanders},
+	}, dead: true, do: func(s *checkSim) { s.reap(s.admin, 1) }, others: bystanders},
 	{name: "close a Listener", bus: checkBus{
 		ksocks: []checkKsock{{binds: listener("$.A")}, {blocks: 1, binds: listener("$.A")}, {blocks: 3}},
 		before: func(s *checkSim) { s.send(3, Header{Name: "$.A"}, "first") },
@@ -129,6 +127,7 @@ var supervisorDeaths = []deathCase{
 func (c *deathCase) on(d *checkDef, victim string, alive bool) func(w *check.World) {
 	return func(w *check.World) {
 		s := d.sim(w)
+		s.dead[1] = c.dead
 		w.Go(victim, func() { c.do(s) })
 		switch {
 		case alive:
@@ -140,7 +139,7 @@ func (c *deathCase) on(d *checkDef, victim string, alive bool) func(w *check.Wor
 		c.others(w, s)
 		w.AtEnd(func() error {
 			if alive {
-				s.dead[1] = victim != "supervisor"
+				s.dead[1] = c.dead || victim != "supervisor"
 			}
 			if err := s.judge(); err != nil {
 				return err
