@@ -550,8 +550,8 @@ type Inventory struct {
 }
 
 // inventory counts, with all slots used once and given back.
-func (r *run) inventory(ctx context.Context) (v Inventory, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (r *run) inventory(whole context.Context) (v Inventory, err error) {
+	ctx, cancel := context.WithTimeout(whole, patience)
 	defer cancel()
 	// What those who ended still had is on its way back.
 	for {
@@ -572,7 +572,9 @@ func (r *run) inventory(ctx context.Context) (v Inventory, err error) {
 	for len(all) < busConfig.MaxKsocks {
 		k, err := ksock.Open(ctx, 0, &ksock.Options{Socket: r.socket})
 		if err != nil {
-			r.books.violation("only %d of %d slots are free: %v (R9.2)", len(all), busConfig.MaxKsocks, err)
+			if whole.Err() == nil { // else interrupted
+				r.books.violation("only %d of %d slots are free: %v (R9.2)", len(all), busConfig.MaxKsocks, err)
+			}
 			break
 		}
 		all = append(all, k)
