@@ -133,8 +133,8 @@ func (k *Ksock) next(ctx context.Context) (v View, err error) {
 	// A Call that leads wakes up for readers only, so the look that finds nothing
 	// comes after this one is counted.
 	k.readers++
-	for {
-		if k.end != nil || len(k.kept) > 0 || k.c.Any() {
+	for waited := false; ; waited = true {
+		if waited || k.end != nil || len(k.kept) > 0 || k.c.Any() {
 			if v, err = k.take(); err != nil || v.t != nil {
 				break
 			}

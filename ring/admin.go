@@ -230,7 +230,7 @@ func (a *Admin) Open(pid int, start uint64, mode Mode) (slot int, id uint32, err
 		b.w[at+sPid].Put(uint64(pid))
 		b.w[at+sStart].Put(start)
 		b.w[at+sMode].Put(uint64(mode))
-		for _, i := range [...]int{sSent, sBytesSent, sReceived, sBytesRead, sOwes} {
+		for _, i := range [...]int{sSent, sBytesSent, sReceived, sBytesRead, sLast} {
 			b.w[at+i].Put(0)
 		}
 		b.w[at+sUp].Put(upOffered<<32 | uint64(id))

@@ -50,6 +50,7 @@ type Client struct {
 	name      string
 	names     map[string]string
 	nameBytes int
+	pos       uint64 // of the head, as the tail counts
 	readSeq   uint32
 	unmarked  uint64 // the Request read last, by its ledger word, if it has no number yet
 	received  uint64
@@ -112,6 +113,8 @@ func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	c.loans.init(held+1, heldHalf-1) // word 0 is spare (draft.room)
 	c.views.init(held+heldHalf, heldHalf)
 	c.sleepers.init(b, slot)
+	tail := b.w[c.s+sTail].Load()
+	c.pos = tail - (tail-readWord(b.w[c.s+sRead].Load()).head())&(laneMod-1)
 	c.canRead = func() (bool, error) { r, _, err := c.Look(); return r, err }
 	c.canWrite = func() (bool, error) { _, w, err := c.Look(); return w, err }
 	return c, nil
@@ -496,7 +499,6 @@ func (c *Client) settled(led uint64) {
 	for i := range c.owed {
 		if c.owed[i].led == led {
 			c.owed = append(c.owed[:i], c.owed[i+1:]...)
-			c.b.w[c.s+sOwes].Put(uint64(len(c.owed)))
 			return
 		}
 	}

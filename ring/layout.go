@@ -71,7 +71,7 @@ const (
 	sBytesRead = 19
 	sReadCmd   = 20 // the reading side's sCmd and sOut: it may claim an entry beside the sending side
 	sReadOut   = 21
-	sOwes      = 22 // Requests that it has read as Replier and not answered
+	sLast      = 22 // as mLed: the Request that it has read last as Replier; it has no number in its record yet
 	// the Ksock, to sleep; wakers add to sSig
 	sSig      = 32
 	sSleeping = 33

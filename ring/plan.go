@@ -261,7 +261,7 @@ func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
 		}
 	}
 	if tail != q.tail {
-		p.set(q.s+sTail, q.tail, tail) // makes them visible, all at once
+		p.set(q.s+sTail, q.tail, tail) // for those who plan; a reader goes by the copies' laps
 	}
 	if n > 0 {
 		if size := b.blockBytes(h); size >= largeBytes {

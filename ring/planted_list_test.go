@@ -90,9 +90,9 @@ var plantedBugs = []planted{
 		layer: everybody, in: four,
 	},
 	{
-		bug:   "the tail moves before the lane",
-		edits: []replacement{{"plan.go", "\ttail := q.tail\n", "\ttail := q.tail\n\tif !urgent {\n\t\tp.set(q.s+sTail, tail, tail+q.flush+uint64(n))\n\t}\n"}},
-		layer: everybody, in: four,
+		bug:   "a reader takes a copy of the lap before",
+		edits: []replacement{{"receive.go", "laneStamp(word) == (pos>>b.qbits+1)&stampMask", "pos == pos"}},
+		layer: "scheduler, all interleavings", in: "the smallest queue, round and round",
 	},
 	{
 		bug:   "a dropped re-check: recipients are not worked out afresh",
@@ -282,7 +282,7 @@ var plantedBugs = []planted{
 		bug: "who makes room reads the tail before the pop",
 		edits: []replacement{
 			{"receive.go", "// SYNC E7: the pop.", "tail := b.w[s+sTail].Load()\n\t\t// SYNC E7: the pop."},
-			{"receive.go", "used := (b.w[s+sTail].Load()-next.head())", "used := (tail-next.head())"},
+			{"receive.go", "used := b.unread(s, c.at(next))", "used := uint64(max(0, int64(tail-c.at(next))))"},
 		},
 		layer: everybody, in: "a sender sleeps for the place that another took while the reader looked", says: "sleeps for ever",
 	},

@@ -105,7 +105,9 @@ func (c *Client) pop(held int) (uint64, error) {
 			e = b.w[s+b.urg+int((ud-1)&b.qmask)].Load()
 			next = makeRead(r.es(), false, ud-1, r.head())
 		} else {
-			if b.w[s+sTail].Load()&(laneMod-1) == r.head() {
+			// The tail is moved last, and its line is its senders': the copy itself
+			// tells by its lap whether it is there.
+			if e = b.w[s+b.lane+int(r.head()&b.qmask)].Load(); !b.there(e, c.at(r)) {
 				if readWord(b.w[s+sRead].Load()) != r {
 					continue
 				}
@@ -122,7 +124,6 @@ func (c *Client) pop(held int) (uint64, error) {
 				}
 				continue
 			}
-			e = b.w[s+b.lane+int(r.head()&b.qmask)].Load()
 			next = makeRead(r.es(), false, 0, r.head()+1)
 		}
 		b.w[held].Put(uint64(laneHandle(e)))
@@ -132,9 +133,9 @@ func (c *Client) pop(held int) (uint64, error) {
 		}
 		here.Forget(e, uint64(next), c.recv.state())
 		// Whoever found this queue full before the pop waits: the tail is read
-		// after it, so it counts all that they counted.
+		// after it, so it counts all that they counted. It may lag behind the head.
 		owing, limit := b.w[s+sOwing].Load()&0xffff, b.w[s+sLimit].Load()&0xffffffff
-		used := (b.w[s+sTail].Load()-next.head())&(laneMod-1) + next.ud() + owing
+		used := b.unread(s, c.at(next)) + next.ud() + owing
 		if b.w[s+sKeptTail].Load() != b.w[s+sKeptHead].Load() {
 			if _, err := c.flush(); err != nil {
 				return e, err
@@ -146,6 +147,23 @@ func (c *Client) pop(held int) (uint64, error) {
 		here.Forget(e, c.recv.state())
 		return e, nil
 	}
+}
+
+// at is the position that a value of sRead stands for, counted as the tail is.
+func (c *Client) at(r readWord) uint64 {
+	c.pos += (r.head() - c.pos) & (laneMod - 1)
+	return c.pos
+}
+
+// there tells whether a word of the normal lane is the copy at a position.
+func (b *Bus) there(word, pos uint64) bool {
+	return word != 0 && laneStamp(word) == (pos>>b.qbits+1)&stampMask
+}
+
+// unread counts the copies from a position of the normal lane on. None, if the
+// reader is ahead of the tail of an entry whose steps are being carried out.
+func (b *Bus) unread(s int, pos uint64) uint64 {
+	return uint64(max(0, int64(b.w[s+sTail].Load()-pos)))
 }
 
 // settle finishes the entry whose plan is being carried out, if there is one, and
@@ -250,10 +268,10 @@ func (c *Client) owe(v *view, m *Message) {
 		b.w[b.slot(slot)+sTail].WillWrite()
 		b.w[wCur].WillWrite()
 		c.unmarked = v.led
+		b.w[c.s+sLast].Put(v.led) // for statistics
 	}
 	c.owedMu.Lock()
 	c.owed = append(c.owed, owed{m.From, m.ID, v.led})
-	b.w[c.s+sOwes].Put(uint64(len(c.owed)))
 	c.owedMu.Unlock()
 }
 
@@ -274,13 +292,14 @@ func (c *Client) mark() {
 	}
 }
 
-// Unread is the number of unread messages, with those kept aside (R3.7).
+// Unread is the number of unread messages, with those kept aside (R3.7). Reading
+// is held.
 func (c *Client) Unread() int {
 	b := c.b
 	for {
 		r := readWord(b.w[c.s+sRead].Load())
 		kept := b.w[c.s+sKeptTail].Load() - b.w[c.s+sKeptHead].Load()
-		n := (b.w[c.s+sTail].Load()-r.head())&(laneMod-1) + r.ud() + kept
+		n := b.unread(c.s, c.at(r)) + r.ud() + kept
 		if readWord(b.w[c.s+sRead].Load()) == r {
 			return int(n)
 		}
@@ -307,10 +326,10 @@ func (c *Client) readable() (bool, error) {
 
 // Any tells whether a message is in the queue: a look that disturbs nobody. An
 // entry that others have seen already may be about to put one there, and kept
-// events may have found room.
+// events may have found room. Reading is held.
 func (c *Client) Any() bool {
 	r := readWord(c.b.w[c.s+sRead].Load())
-	return r.ud() > 0 || c.b.w[c.s+sTail].Load()&(laneMod-1) != r.head()
+	return r.ud() > 0 || c.b.there(c.b.w[c.s+c.b.lane+int(r.head()&c.b.qmask)].Load(), c.at(r))
 }
 
 // Poll tries a waiting send, and then tells whether the Ksock is readable and

@@ -44,7 +44,7 @@ func (d *draft) state() uint64 {
 
 func (c *Client) state() uint64 {
 	l := []uint64{
-		c.hand.state(), c.waiting.state(), c.send.state(), c.recv.state(), c.b.tables.version, uint64(c.last.Serial), c.sent, uint64(c.readSeq), c.unmarked, c.received,
+		c.hand.state(), c.waiting.state(), c.send.state(), c.recv.state(), c.b.tables.version, uint64(c.last.Serial), c.sent, uint64(c.readSeq), c.unmarked, c.pos, c.received,
 		uint64(len(c.loans.free)), uint64(len(c.views.free)), uint64(c.sleepers.n), uint64(c.sleepers.room),
 	}
 	for _, o := range c.owed {

@@ -87,16 +87,24 @@ func (b *Bus) Stats() (Stats, error) {
 		at := b.slot(i.Slot)
 		r := readWord(b.w[at+sRead].Load())
 		kept := b.w[at+sKeptTail].Load() - b.w[at+sKeptHead].Load()
+		unread := (b.w[at+sTail].Load() - r.head()) & (laneMod - 1)
+		if unread >= laneMod-1024 {
+			unread = 0 // the reader is ahead of an entry that is being carried out
+		}
 		st.Ksocks = append(st.Ksocks, KsockStats{
 			Slot: i.Slot, ID: i.ID, Pid: i.Pid, Start: i.Start, Mode: i.Mode,
-			Unread: int((b.w[at+sTail].Load()-r.head())&(laneMod-1) + r.ud() + kept), Kept: int(kept),
-			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff), Unreplied: int(b.w[at+sOwes].Load()),
+			Unread: int(unread + r.ud() + kept), Kept: int(kept),
+			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff),
 			Sent: b.w[at+sSent].Load(), Received: b.w[at+sReceived].Load(),
 			Missed:    b.w[at+sMissed].Load() - b.w[at+sMissedBase].Load(),
 			BytesSent: b.w[at+sBytesSent].Load(), BytesRead: b.w[at+sBytesRead].Load(),
 			BytesHeld: b.w[at+sBytesIn].Load() - b.w[at+sBytesOut].Load(),
 			OnlyOnce:  b.w[at+sOnce].Load()&1 != 0, Sleeping: b.w[at+sSleeping].Load() != 0,
 		})
+	}
+	owed := b.owed()
+	for i := range st.Ksocks {
+		st.Ksocks[i].Unreplied = owed[st.Ksocks[i].ID]
 	}
 	b.mu.Lock()
 	err := b.update()
@@ -111,6 +119,28 @@ func (b *Bus) Stats() (Stats, error) {
 		st.Arena, err = b.arenaStats()
 	}
 	return st, err
+}
+
+// owed counts for each Ksock the Requests that it has read and not answered.
+func (b *Bus) owed() map[uint32]int {
+	last := map[uint64]bool{}
+	for s := 1; s <= b.slotsUsed(); s++ {
+		last[b.w[b.slot(s)+sLast].Load()] = true
+	}
+	n := map[uint32]int{}
+	for s := 1; s <= b.slotsUsed(); s++ {
+		if b.w[b.slot(s)+sOwing].Load()&0xffff == 0 {
+			continue
+		}
+		for i := range b.asked(b.slot(s)) {
+			rec := b.slot(s) + b.rec + i*recWords
+			w, read := b.w[rec+recLed].Load(), b.w[rec+recRead].Load()
+			if ledState(w) == ledOpen && (uint32(read) != 0 && read>>32 == ledVer(w) || last[ledRef(s, i, ledVer(w))]) {
+				n[uint32(b.w[rec+recReplier].Load())]++
+			}
+		}
+	}
+	return n
 }
 
 // arenaStats walks the chain; entries may change it meanwhile, then it starts

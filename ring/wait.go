@@ -71,8 +71,18 @@ func (b *Bus) waiter(slot int, on bool) {
 // times before it sleeps. A waiting send is tried whenever it may go on (R6.5,
 // R6.6). Otherwise it returns context.Cause(ctx), ErrClosed, or ErrCorrupt.
 func (c *Client) WaitReadable(ctx context.Context, spin int) error {
-	if !c.pending.Load() && (c.Any() || spin > 0 && c.spin(spin) && c.Any()) {
-		return nil
+	if !c.pending.Load() {
+		c.Reading.Lock()
+		any := !c.closed.Load() && c.Any()
+		c.Reading.Unlock()
+		if any {
+			return nil
+		}
+		if spin > 0 {
+			if _, there := c.spin(spin); there {
+				return nil
+			}
+		}
 	}
 	return c.wait(ctx, spin, c.canRead)
 }
@@ -82,39 +92,37 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
 
 // spin looks n times for something new in the queue, and tells whether it has
-// seen it, or a nudge. It watches the place where the next copy will come, not
-// the tail: the line of the tail is its senders' to write more than once for a
-// message, and the copy tells which block to fetch meanwhile. Between two PAUSEs
-// it looks for longer than a hypervisor takes for a loop of PAUSEs, or it would
-// take the CPU away in the middle.
-func (c *Client) spin(n int) bool {
+// seen it, and whether that is a copy to take. It watches the place where the
+// next copy will come, not the tail, whose line is its senders' to write more
+// than once for a message; and it has the block fetched meanwhile. Between two
+// PAUSEs it looks for longer than a hypervisor takes for a loop of PAUSEs, or it
+// would take the CPU away in the middle.
+func (c *Client) spin(n int) (seen, there bool) {
 	b := c.b
 	read, tail, sig := &b.w[c.s+sRead], &b.w[c.s+sTail], &b.w[c.s+sSig]
-	r, s := read.Load(), sig.Load()
-	next := &b.w[c.s+b.lane+int(readWord(r).head()&b.qmask)]
-	e := next.Load()
-	was := e
+	r, s, t := read.Load(), sig.Load(), tail.Load()
+	if t&(laneMod-1) != readWord(r).head() {
+		return true, false
+	}
+	next := &b.w[c.s+b.lane+int(t&b.qmask)]
 	for i := range n {
 		for range looksPerSpin {
-			if now := next.Load(); now != e {
-				e = now
+			if e := next.Load(); b.there(e, t) {
 				b.willTake(laneHandle(e))
-				break // the tail is next
+				return true, true
 			}
 			if read.Load() != r {
-				return true
-			}
-		}
-		if e != was || i%64 == 63 {
-			if tail.Load()&(laneMod-1) != readWord(r).head() || sig.Load() != s || c.closed.Load() {
-				return true
+				return true, false
 			}
 		}
 		if i%8 == 0 {
+			if sig.Load() != s || c.closed.Load() {
+				return true, false
+			}
 			shm.Pause(1)
 		}
 	}
-	return false
+	return false, false
 }
 
 // willTake begins to fetch a block that is about to be taken and released.
@@ -155,8 +163,10 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if spin > 0 && c.spin(spin) {
-			continue
+		if spin > 0 {
+			if seen, _ := c.spin(spin); seen {
+				continue
+			}
 		}
 		room := c.mode == ReadWrite && c.Waiting()
 		here.Forget(c.state())
