@@ -161,8 +161,13 @@ var plantedBugs = []planted{
 		layer: "scheduler, a death at each step", in: "supervisor, reap a Listener that has a message in its hands",
 	},
 	{
-		bug:   "T4 copies without a lap, so that an old one recurs",
-		edits: []replacement{{"plan.go", "laneWord(lap+1, ", "laneWord(0*lap, "}},
+		bug: "T4 copies without a lap, so that an old one recurs",
+		edits: []replacement{
+			{"plan.go", "laneWord(lap+1, ", "laneWord(0*lap, "},
+			// and a reader that goes by the tail, then
+			{"receive.go", "!b.there(e, c.at(r))", "b.w[s+sTail].Load()&(laneMod-1) == r.head()"},
+			{"receive.go", "c.b.there(c.b.w[c.s+c.b.lane+int(r.head()&c.b.qmask)].Load(), c.at(r))", "c.b.w[c.s+sTail].Load()&(laneMod-1) != r.head()"},
+		},
 		layer: late, in: "a late helper of a message, and the lane goes round with the same copies", few: true,
 	},
 	{
