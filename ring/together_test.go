@@ -265,7 +265,13 @@ func (g *together) judge() error {
 }
 
 // TestConcurrentHistories does them with nothing but the CPUs to have them meet.
-func TestConcurrentHistories(t *testing.T) { concurrentHistories(t) }
+func TestConcurrentHistories(t *testing.T) {
+	if raceDetector {
+		t.Skip("a late helper may read the words of a control entry from a block that its next owner fills already; " +
+			"what it reads is thrown away, since the log has gone on (T2), which the race detector can't know")
+	}
+	concurrentHistories(t)
+}
 
 // concurrentHistories has Ksocks and a supervisor do random operations at
 // once, and wants some order of these, in which none comes ahead of one that had
