@@ -67,11 +67,12 @@ type end struct {
 	w    *worker
 	k    *ksock.Ksock
 	data []byte // if it copies
+	h    ksock.Header
 }
 
 func (w *worker) openEnd() (*end, error) {
 	k, err := w.open()
-	return &end{w, k, make([]byte, w.Size)}, err
+	return &end{w: w, k: k, data: make([]byte, w.Size)}, err
 }
 
 // send sends message n.

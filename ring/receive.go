@@ -236,6 +236,8 @@ func (c *Client) read(m *Message, word uint64, held int) error {
 	} else if m.answer {
 		// Whoever got an answer is likely to ask the same Ksock again.
 		b.w[wCur].WillWrite()
+		b.w[c.s+sTail].WillWrite()
+		b.w[c.s+b.rec].WillWrite()
 		b.w[b.slot(min(v.fromSlot, b.cfg.MaxKsocks))+sTail].WillWrite()
 	}
 	return nil

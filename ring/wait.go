@@ -73,7 +73,13 @@ func (b *Bus) waiter(slot int, on bool) {
 func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 	if !c.pending.Load() {
 		c.Reading.Lock()
-		any := !c.closed.Load() && c.Any()
+		any := false
+		if !c.closed.Load() {
+			if c.unmarked != 0 {
+				c.mark() // there is time now
+			}
+			any = c.Any()
+		}
 		c.Reading.Unlock()
 		if any {
 			return nil
@@ -109,6 +115,7 @@ func (c *Client) spin(n int) (seen, there bool) {
 		for range looksPerSpin {
 			if e := next.Load(); b.there(e, t) {
 				b.willTake(laneHandle(e))
+				tail.WillRead()
 				return true, true
 			}
 			if read.Load() != r {
