@@ -113,8 +113,8 @@ func (e *end) receive(f func(h *ksock.Header, data []byte) error) error {
 	if err != nil {
 		return err
 	}
-	h := v.Header()
-	err = f(&h, v.Data())
+	e.h = v.Header() // not a variable, which would be allocated for each message
+	err = f(&e.h, v.Data())
 	v.Release()
 	return err
 }
