@@ -179,6 +179,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	defer r.clear()
 	r.report = newReport(o)
 	err = r.all(ctx)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // whatever it was in the middle of
+	}
 	r.report.finish(r)
 	return r.report, err
 }
