@@ -61,7 +61,7 @@ const (
 	sKid      = 4 // state[2]@32 id[32]
 	sKeptTail = 5 // position counters of the lane of kept events (R7.4)
 	sKeptHead = 6
-	sEdit     = 7 // es of sRead since its last edit
+	sEdit     = 7 // seq+1 of the last entry that edited sRead, 0 = none yet
 	sLosing   = 8 // sKeptTail when events were lost last: more are until what is kept has gone
 	sMissed   = 9 // messages missed for want of room
 	// the Ksock's reading side

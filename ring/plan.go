@@ -39,8 +39,8 @@ type planner struct {
 // entry has edited the queue it has only gone on since, so there is room at
 // least, and its line need not be fetched from it again and again.
 type place struct {
-	slot              int
-	es, head, ud, out uint64 // head counts as the tail does
+	slot                int
+	edit, head, ud, out uint64 // edit as sEdit; head counts as the tail does
 }
 
 // remember keeps what a plan that was published has found: nothing it read
@@ -48,7 +48,7 @@ type place struct {
 func (p *planner) remember() {
 	for i := range p.to {
 		if q := &p.to[i].queueState; q.fresh && !q.rw.frozen() {
-			p.seen[q.slot%len(p.seen)] = place{q.slot, q.rw.es(), q.tail - (q.msgs - q.rw.ud()), q.rw.ud(), q.bytesIn - q.bytes}
+			p.seen[q.slot%len(p.seen)] = place{q.slot, q.edit, q.tail - (q.msgs - q.rw.ud()), q.rw.ud(), q.bytesIn - q.bytes}
 		}
 	}
 }
@@ -156,6 +156,7 @@ type queueState struct {
 	msgs, owing uint64
 	limit       uint64
 	kept, flush uint64
+	edit        uint64
 	bytes       uint64
 	bytesIn     uint64
 }
@@ -180,8 +181,9 @@ func (p *planner) look(q *queueState, slot int, fresh bool) error {
 	if q.kept > p.b.kmask {
 		return corrupt("slot %d keeps %d events", slot, q.kept)
 	}
+	q.edit = b.w[q.s+sEdit].Load()
 	at := &p.seen[slot%len(p.seen)]
-	q.fresh = fresh || at.slot != slot || at.es != b.w[q.s+sEdit].Load() || q.kept > 0
+	q.fresh = fresh || at.slot != slot || at.edit != q.edit || q.kept > 0
 	if !q.fresh {
 		q.msgs, q.bytes, q.flush = q.tail-at.head+at.ud, q.bytesIn-at.out, 0
 		return nil
@@ -274,7 +276,7 @@ func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
 // thaw plans the end of an edit of a queue.
 func (p *planner) thaw(q *queueState, ud, head uint64) {
 	p.set(q.s+sRead, uint64(q.rw), uint64(makeRead(esStamp(p.seq), false, ud, head)))
-	p.set(q.s+sEdit, p.b.w[q.s+sEdit].Load(), esStamp(p.seq))
+	p.set(q.s+sEdit, q.edit, p.seq+1) // whole: a stamp of it could come again, or be a new slot's 0
 }
 
 // freeze stops a queue's reader while the entry claimed in cur edits the queue;

@@ -18,7 +18,7 @@ func (p *party) state() uint64 {
 	h := uint64(0)
 	for i, x := range p.plan.seen {
 		if x != (place{}) {
-			h = digest(h, uint64(i), uint64(x.slot), x.es, x.head, x.ud, x.out)
+			h = digest(h, uint64(i), uint64(x.slot), x.edit, x.head, x.ud, x.out)
 		}
 	}
 	return h
