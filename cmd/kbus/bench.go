@@ -62,9 +62,10 @@ bench/README.md says how to read the figures.`,
 	}
 	f.addTo(cmd, "of each run, after a tenth of it to warm up")
 	cmd.Flags().IntVar(&rounds, "rounds", 5, "`times` that all is run")
-	cmd.AddCommand(benchFloorCommand(), benchRTTCommand(), benchOneWayCommand(), benchPipelineCommand(), benchMixCommand(),
-		benchFanCommand(), benchSendCommand(), benchLocalCommand(), benchOpenCommand(), benchBindCommand(), benchRestCommand(),
-		benchPeersCommand(), benchLimpetCommand(), benchReportCommand(), benchChildCommand())
+	for _, w := range benchWorkloads {
+		cmd.AddCommand(w.command())
+	}
+	cmd.AddCommand(benchLimpetCommand(), benchPeersCommand(), benchReportCommand(), benchChildCommand())
 	return cmd
 }
 
@@ -85,7 +86,6 @@ func (f *benchFlags) addTo(cmd *cobra.Command, seconds string) {
 }
 
 func (f *benchFlags) addWait(cmd *cobra.Command, choice string, standard bench.Wait) {
-	f.o.Wait = standard
 	cmd.Flags().StringVar((*string)(&f.o.Wait), "wait", string(standard), "`how` to wait: "+choice)
 	_ = cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions([]string{"spin", "sleep", "adaptive"}, cobra.ShellCompDirectiveNoFileComp))
 }
