@@ -2,6 +2,7 @@ package ksock
 
 import (
 	"context"
+	"errors"
 
 	"kbus.internal/ring"
 	"kbus.internal/ring/control"
@@ -23,6 +24,8 @@ func (r Role) String() string {
 	return "Listener"
 }
 
+var errNoReplier = errors.New("nobody may be Replier for the bus's own events") // R7.5
+
 // Bind binds to a name, which may end in a wildcard (R1.2). When it returns,
 // every message sent from then on is the Ksock's. Like all that asks the
 // supervisor it waits while there is none, as long as ctx lets it.
@@ -32,6 +35,9 @@ func (r Role) String() string {
 func (k *Ksock) Bind(ctx context.Context, name string, role Role) error {
 	if err := ring.CheckBinding(name); err != nil {
 		return k.fail("bind", name, forOther, err)
+	}
+	if role == Replier && name == ReplierBindEvent {
+		return k.fail("bind", name, forOther, &detail{ErrBadName.(*condition), errNoReplier})
 	}
 	_, err := k.control(ctx, control.Request{Op: control.OpBind, Name: name, Replier: bool(role)})
 	return k.fail("bind", name, forOther, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -97,7 +98,7 @@ func (e *Error) Error() string {
 	b.WriteString(e.Op)
 	if e.Name != "" {
 		b.WriteByte(' ')
-		b.WriteString(e.Name)
+		b.WriteString(shown(e.Name))
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Err.Error())
@@ -105,6 +106,26 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// shown is a name on one line and not longer than is of use: what is refused as a
+// name can be anything.
+func shown(name string) string {
+	const most = 100
+	size := len(name)
+	if size > most {
+		name = name[:most]
+	}
+	for _, c := range []byte(name) {
+		if c < ' ' || c > '~' {
+			name = strconv.Quote(name)
+			break
+		}
+	}
+	if size > most {
+		name += fmt.Sprintf("… (%d bytes)", size)
+	}
+	return name
+}
 
 // Timeout tells whether a deadline ended the operation.
 func (e *Error) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
@@ -186,10 +207,24 @@ func meaning(k kind, err error) error {
 	case !ok:
 		return err
 	}
-	if err == error(errno) {
+	var told *control.Error
+	if err == error(errno) || errors.As(err, &told) && told.Error() == errno.Error() {
 		return c
 	}
 	return &detail{c, err}
+}
+
+// precise says more of a condition with several causes, where the operation shows
+// which it is.
+func precise(op, name string, err error) error {
+	send := op == "send" || op == "call" || op == "relay"
+	switch {
+	case name == "" && (err == ErrInvalid && send || err == ErrBadName): // R1.4
+		return &detail{err.(*condition), errors.New("the name is empty")}
+	case err == ErrInvalid && send: // the name was looked at before (R3.8)
+		return &detail{err.(*condition), errors.New("AllOrWait and AllOrFail, or Request and Reply, exclude each other")} // R2.4, R2.5
+	}
+	return err
 }
 
 // detail is a condition with more words about it.

@@ -246,7 +246,7 @@ func (k *Ksock) fail(op, name string, as kind, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &Error{Op: op, Name: name, ID: k.id, Err: meaning(as, err)}
+	return &Error{Op: op, Name: name, ID: k.id, Err: precise(op, name, meaning(as, err))}
 }
 
 // wait begins a wait outside the locks: fn runs while the mapping stays.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"kbus.internal/ring/control"
 )
 
@@ -65,16 +63,16 @@ func Stats(ctx context.Context, socket string, buses ...int) ([]BusStats, error)
 }
 
 func stats(ctx context.Context, c *control.Conn, buses []int) ([]BusStats, error) {
-	wanted := map[uint32]bool{}
+	wanted := map[int]bool{}
 	for _, n := range buses {
-		wanted[uint32(n)] = true
+		wanted[n] = true
 	}
 	var all []BusStats
 	err := pages(ctx, c, control.Request{Op: control.OpBuses}, func(a *control.Answer) {
 		for _, b := range a.Buses {
-			if len(buses) == 0 || wanted[b.Bus] {
+			if len(buses) == 0 || wanted[int(b.Bus)] {
 				all = append(all, BusStats{BusInfo: b})
-				delete(wanted, b.Bus)
+				delete(wanted, int(b.Bus))
 			}
 		}
 	})
@@ -82,7 +80,7 @@ func stats(ctx context.Context, c *control.Conn, buses []int) ([]BusStats, error
 		return nil, err
 	}
 	for n := range wanted {
-		return nil, fmt.Errorf("%w: bus %d", unix.ENOENT, n)
+		return nil, &detail{ErrNoBus.(*condition), fmt.Errorf("there is no bus %d", n)}
 	}
 	for i := range all {
 		b := &all[i]

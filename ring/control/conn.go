@@ -64,11 +64,13 @@ type reply struct {
 // first Call.
 func Dial(ctx context.Context, socket string) (*Conn, error) {
 	t, err := handoff.Dial(ctx, socket)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOTDIR) {
-		// The errno must not pass for the supervisor's own, such as R3.1's ENOENT.
+	switch { // the errno must not pass for the supervisor's own, such as R3.1's ENOENT
+	case err == nil:
+	case errors.Is(err, handoff.ErrBadPath):
+		return nil, fmt.Errorf("%w: %v; it has to be where kbus up listens", ErrNoSupervisor, err)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("%w at %s (%v); kbus up starts one", ErrNoSupervisor, socket, err)
-	}
-	if err != nil {
+	default:
 		return nil, err
 	}
 	c := &Conn{t: t, turn: make(chan struct{}, 1), done: make(chan struct{})}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -57,13 +58,25 @@ func dial(ctx context.Context, path string) (*Conn, error) {
 		}
 		if err != unix.EAGAIN { // EAGAIN: the backlog is full, and nothing to poll for
 			unix.Close(fd)
-			return nil, os.NewSyscallError("connect", err)
+			return nil, notConnected(path, err)
 		}
 		if err := pause(ctx, wait); err != nil {
 			unix.Close(fd)
 			return nil, err
 		}
 	}
+}
+
+// notConnected says what there is at path if that is why nobody answers.
+func notConnected(path string, err error) error {
+	info, failed := os.Stat(path)
+	switch {
+	case err == unix.EPROTOTYPE:
+		return fmt.Errorf("%w: what listens there is not of the kind SOCK_SEQPACKET", ErrBadPath)
+	case err == unix.ECONNREFUSED && failed == nil && info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%w: there is something that is not a socket (%v)", ErrBadPath, info.Mode())
+	}
+	return os.NewSyscallError("connect", err)
 }
 
 // pause waits for d, or until ctx ends.
