@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"kbus.internal/ksock"
+	"kbus.internal/ring/control"
+	"kbus.internal/shm/handoff"
 )
 
 // where is the bus that a command works on.
@@ -91,25 +93,34 @@ func (w *where) completeNames(repliers bool) cobra.CompletionFunc {
 // explain adds to an error of a bus its errno, which kbus errno explains, and the
 // way out if there is one.
 func explain(err error) error {
+	var op *ksock.Error
+	isOp := errors.As(err, &op)
 	hint := ""
 	switch {
 	case errors.Is(err, ksock.ErrNoSupervisor): // says it itself
+	case errors.Is(err, handoff.ErrRunning):
+		hint = "kbus stat asks it; kbus up --socket PATH starts another"
+	case errors.Is(err, control.ErrFrame), errors.Is(err, control.ErrLost):
+		hint = "is it a supervisor of this version that listens there? See --socket and KBUS_SOCKET"
+	case errors.Is(err, unix.EMFILE):
+		hint = "ulimit -n shows how many descriptors a process may have"
+	case errors.Is(err, unix.ENOMEM) && (!isOp || op.Op == "open"):
+		hint = "a process maps a bus as a whole: see ulimit -v; kbus up --arena SIZE makes smaller ones"
 	case errors.Is(err, ksock.ErrNoBus):
 		hint = "kbus stat lists the buses there are; kbus up --buses N makes N of them"
 	case errors.Is(err, ksock.ErrNotAllowed):
 		hint = "whoever runs the supervisor can admit others: kbus up --allow-user or --allow-group"
 	case errors.Is(err, ksock.ErrNoReplier), errors.Is(err, ksock.ErrReplierExists):
 		hint = "kbus bindings shows who replies to what"
-	case errors.Is(err, ksock.ErrBadName):
+	case errors.Is(err, ksock.ErrBadName) && !(isOp && op.Name == ksock.ReplierBindEvent):
 		hint = "names look like $.Actor.Speak (quote the $ in a shell); bindings may end in .* or .%"
 	case errors.Is(err, ksock.ErrTooLong):
 		hint = "kbus up --max-message SIZE sets the limit of new buses"
 	case errors.Is(err, ksock.ErrNoMemory):
 		hint = "kbus stat shows whose queue holds it; kbus up --arena SIZE gives new buses more"
 	}
-	var op *ksock.Error
 	var errno unix.Errno
-	if errors.As(err, &op) && errors.As(err, &errno) {
+	if isOp && errors.As(err, &errno) {
 		if name := unix.ErrnoName(errno); !strings.Contains(err.Error(), name) {
 			err = fmt.Errorf("%w (%s)", err, name)
 		}

@@ -146,7 +146,7 @@ number; without any, all those that a bus uses are listed.`,
 			for _, arg := range args {
 				e, err := parseErrno(arg)
 				if err != nil {
-					return err
+					return usageError{err}
 				}
 				list = append(list, e)
 			}

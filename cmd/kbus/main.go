@@ -6,15 +6,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"kbus.internal/cmd/internal/torture"
 )
@@ -45,11 +50,20 @@ func run(args []string) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	if err := enoughDescriptors(); err != nil {
+		fmt.Fprintf(os.Stderr, "kbus: %v\n", err)
+		return exitFailed
+	}
+	out := &output{to: os.Stdout}
 	root := rootCommand()
+	root.SetOut(out)
 	root.SetArgs(args)
 	running := false // false: what fails is the command line
 	onRun(root, func() { running = true })
 	cmd, err := root.ExecuteContextC(ctx)
+	if failed := out.failed(); failed != nil && (err == nil || !running) {
+		err, running = failed, true
+	}
 	var usage usageError
 	switch {
 	case err == nil:
@@ -61,6 +75,42 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "kbus: %v\n", explain(err))
 	}
 	return exitFailed
+}
+
+// output is standard output. It remembers a failed write, since help, tables and
+// the like don't look whether they were written.
+type output struct {
+	to  io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = cmp.Or(o.err, err)
+	}
+	return n, err
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
+// fewestDescriptors is how many a process may need before it can say that it has
+// too few: Go's runtime ends a process that can't make its poller.
+const fewestDescriptors = 16
+
+func enoughDescriptors() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Max < fewestDescriptors {
+		return fmt.Errorf("this process may have %d descriptors; it needs %d at least (ulimit -n)", limit.Max, fewestDescriptors)
+	}
+	return nil
 }
 
 // onRun makes cmd and its sub-commands call f when all about their command line
@@ -109,7 +159,31 @@ environment variable KBUS_SOCKET, else at a default path for this user.`,
 	)
 	// Sub-commands with their own sub-commands, and kbus alone, show their help.
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	beStrict(root)
 	return root
+}
+
+// beStrict makes the commands that cobra adds refuse what they do not know, as
+// all others do.
+func beStrict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				of, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usagef("there is no command %q to help with", strings.Join(args, " "))
+				}
+				of.InitDefaultHelpFlag() // so that it is listed
+				return of.Help()
+			}
+		case "completion":
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 }
 
 func version() string {

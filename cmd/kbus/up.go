@@ -45,10 +45,16 @@ and leaves its buses in systemd's keeping.`,
 			}
 			o.Socket, o.Buses = at.path(), buses
 			o.Bus.ArenaBytes = int64(arena)
-			if message > 1<<31 {
-				return usagef("--max-message %v: at most 2G", message)
+			if message > 1<<30 {
+				return usagef("--max-message %d: at most 1G", message)
 			}
 			o.Bus.MaxMessageSize = uint32(message)
+			if _, err := o.Bus.RegionSize(); err != nil {
+				return usagef("%s", sizeFlags.Replace(err.Error()))
+			}
+			if o.KsocksPerUser < 0 || o.BindingsPerUser < 0 {
+				return usagef("--ksocks-per-user %d, --bindings-per-user %d: neither can be negative", o.KsocksPerUser, o.BindingsPerUser)
+			}
 			var err error
 			if o.AllowUsers, err = lookUp("user", users, userNumber); err != nil {
 				return err
@@ -122,9 +128,15 @@ func (s *sizeFlag) Set(text string) error {
 	return nil
 }
 
+// sizeFlags puts flags for what the size of a bus is called where it is checked.
+var sizeFlags = strings.NewReplacer("ring: ", "", "ArenaBytes", "--arena", "MaxMessageSize", "--max-message", "MaxKsocks", "--max-ksocks")
+
 // lookUp makes numbers of names.
 func lookUp(what string, names []string, number func(string) (string, error)) ([]uint32, error) {
 	var list []uint32
+	if names != nil && len(names) == 0 {
+		return nil, usagef("--allow-%s: the name is empty", what)
+	}
 	for _, name := range names {
 		text := name
 		if _, err := strconv.ParseUint(name, 10, 32); err != nil {
