@@ -11,11 +11,10 @@ import (
 func TestCompare(t *testing.T) {
 	o := short(Options{})
 	o.Duration = time.Millisecond
-	missing := testPeers[slices.IndexFunc(testPeers, func(p Peer) bool { return p.Name == "missing" })]
-	queue := *peerAt(t, "mqueue")
+	queue := *peer(t, Peers(), "mqueue")
 	queue.Announce, queue.Listen = nil, nil
 	said := 0
-	r, err := Compare(t.Context(), o, 1, []Wait{Sleep, Spin}, []Peer{queue, missing}, func(string) { said++ })
+	r, err := Compare(t.Context(), o, 1, []Wait{Sleep, Spin}, []Peer{queue, *peer(t, testPeers, "missing")}, func(string) { said++ })
 	if err != nil {
 		t.Fatal(err)
 	}

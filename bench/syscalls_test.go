@@ -35,7 +35,7 @@ func systemCalls(t *testing.T, role string) int {
 		return err
 	})
 	if errors.Is(err, ErrNoStrace) {
-		t.Skip(err)
+		t.Skipf("nobody counts system calls: %v", err) // says which package to install, or what is not permitted
 	}
 	if err != nil {
 		t.Fatal(err)
