@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -108,44 +107,27 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // child is a process that takes a line and answers with one.
-type child struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
-}
+type child struct{ *shmtest.Child }
 
 func spawn(t testing.TB, c *exec.Cmd) *child {
 	t.Helper()
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ch := &child{cmd: c, in: in, out: bufio.NewReader(out)}
-	t.Cleanup(func() { ch.kill() })
-	return ch
+	return &child{shmtest.Start(t, c)}
 }
 
-func (c *child) pid() int { return c.cmd.Process.Pid }
+func (c *child) pid() int { return c.Process.Pid }
 
 func (c *child) line(t testing.TB) string {
 	t.Helper()
-	s, err := c.out.ReadString('\n')
+	s, err := c.Out.ReadString('\n')
 	if err != nil {
-		t.Fatalf("the child has ended: %v", errors.Join(err, c.cmd.Wait()))
+		t.Fatalf("the child has ended: %v", errors.Join(err, c.Wait()))
 	}
 	return strings.TrimSuffix(s, "\n")
 }
 
 func (c *child) tell(t testing.TB, format string, args ...any) {
 	t.Helper()
-	if _, err := fmt.Fprintf(c.in, format+"\n", args...); err != nil {
+	if _, err := fmt.Fprintf(c.In, format+"\n", args...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -153,30 +135,29 @@ func (c *child) tell(t testing.TB, format string, args ...any) {
 // ask tells a child of ksocksChild something and expects success.
 func (c *child) ask(t testing.TB, format string, args ...any) string {
 	t.Helper()
-	c.tell(t, format, args...)
-	s := c.line(t)
-	ok, isOK := strings.CutPrefix(s, "ok ")
-	if !isOK {
-		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
-	}
-	return ok
+	return c.exchange(t, fmt.Sprintf(format, args...), "ok ")
 }
 
 // askErr expects an error and returns its text, which begins with the errno's name.
 func (c *child) askErr(t testing.TB, format string, args ...any) string {
 	t.Helper()
-	c.tell(t, format, args...)
-	s := c.line(t)
-	text, isErr := strings.CutPrefix(s, "error ")
-	if !isErr {
-		t.Fatalf("%s: %s", fmt.Sprintf(format, args...), s)
+	return c.exchange(t, fmt.Sprintf(format, args...), "error ")
+}
+
+func (c *child) exchange(t testing.TB, question, outcome string) string {
+	t.Helper()
+	c.tell(t, "%s", question)
+	line := c.line(t)
+	text, ok := strings.CutPrefix(line, outcome)
+	if !ok {
+		t.Fatalf("%s: %s", question, line)
 	}
 	return text
 }
 
 func (c *child) signal(t testing.TB, s syscall.Signal) {
 	t.Helper()
-	if err := c.cmd.Process.Signal(s); err != nil {
+	if err := c.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
 	if s == syscall.SIGSTOP {
@@ -186,13 +167,6 @@ func (c *child) signal(t testing.TB, s syscall.Signal) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// kill kills and reaps; it may be repeated.
-func (c *child) kill() {
-	c.cmd.Process.Kill()
-	c.in.Close()
-	c.cmd.Wait()
 }
 
 // supervise starts a supervisor as a process.

@@ -50,7 +50,7 @@ func TestDeathIsAnswered(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 		took = append(took, time.Since(begin))
-		c.kill()
+		c.Kill()
 	}
 	slices.Sort(took)
 	t.Logf("from SIGKILL to the Status: median %v, longest %v", took[len(took)/2], took[len(took)-1])
@@ -76,7 +76,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		} else if k[1].Received > 0 {
 			kills++
 		}
-		sv.kill()
+		sv.Kill()
 		name := fmt.Sprintf("$.A.%d", kills)
 		bound := make(chan error)
 		go func() {
@@ -109,7 +109,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 	// The new supervisor watches them as the old one did.
-	sender.kill()
+	sender.Kill()
 	eventually(t, "the dead sender's Ksock is closed", func() bool { return len(ksocks(t, socket, 0)) == 2 })
 	reader.ask(t, "close 0")
 	if id := openEnd(t, socket, 0).Ksock(); id != 4 {
@@ -129,7 +129,7 @@ func TestTakenOverFromTheStopped(t *testing.T) {
 	a.ask(t, "flow 0 $.A 3")
 	a.signal(t, syscall.SIGSTOP)
 	b.signal(t, syscall.SIGSTOP)
-	sv.kill()
+	sv.Kill()
 	sv = supervise(t, socket, "buses=2")
 	e := openEnd(t, socket, 0)
 	if e.Ksock() != 2 {
@@ -142,7 +142,7 @@ func TestTakenOverFromTheStopped(t *testing.T) {
 		t.Errorf("%+v", k)
 	}
 	// And again, with one more.
-	sv.kill()
+	sv.Kill()
 	supervise(t, socket, "buses=2")
 	a.signal(t, syscall.SIGCONT)
 	a.ask(t, "drain 0 4")
@@ -151,7 +151,7 @@ func TestTakenOverFromTheStopped(t *testing.T) {
 		t.Error(n)
 	}
 	// One that never goes on is watched all the same.
-	b.kill()
+	b.Kill()
 	eventually(t, "the dead one's Ksock is closed", func() bool { return len(ksocks(t, socket, 1)) == 0 })
 }
 
@@ -167,8 +167,8 @@ func TestGoneMeanwhile(t *testing.T) {
 		asker.request(t, fmt.Sprintf("$.R%d", i))
 	}
 	dying.ask(t, "next 0")
-	sv.kill()
-	dying.kill()
+	sv.Kill()
+	dying.Kill()
 	closing.ask(t, "close 0")
 	supervise(t, socket)
 	got := []string{asker.mustNext(t), asker.mustNext(t)}
@@ -220,8 +220,8 @@ func TestNobodyHoldsIt(t *testing.T) {
 		c.ask(t, "open 0")
 	}
 	d.ask(t, "open 1")
-	sv.kill()
-	c.kill()
+	sv.Kill()
+	c.Kill()
 	sv = supervise(t, socket, "buses=2")
 	if id := openEnd(t, socket, 0).Ksock(); id != 1 {
 		t.Errorf("Ksock %d on a bus that began anew", id)
@@ -234,7 +234,7 @@ func TestNobodyHoldsIt(t *testing.T) {
 		t.Fatalf("%v %v", a, err)
 	}
 	e := openEnd(t, socket, 2)
-	sv.kill()
+	sv.Kill()
 	supervise(t, socket)
 	if call(t, e.Link, control.Request{Op: control.OpBind, Name: "$.A"}); e.Ksock() != 1 {
 		t.Error(e.Ksock())
@@ -265,7 +265,7 @@ func TestHolderIsKnownByStartTime(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "socket")
 	sv := supervise(t, socket)
 	e := openEnd(t, socket, 0)
-	sv.kill()
+	sv.Kill()
 	var f stateFile
 	data, err := os.ReadFile(socket + ".state")
 	if err := errors.Join(err, json.Unmarshal(data, &f)); err != nil {
@@ -308,7 +308,7 @@ func TestReattachIsChecked(t *testing.T) {
 	}
 	other := ksockProcess(t, socket)
 	other.ask(t, "open 0")
-	sv.kill()
+	sv.Kill()
 	supervise(t, socket)
 
 	foreign, err := shm.Create("kbus-0", 1<<20)
@@ -394,7 +394,7 @@ func TestWaitsForTheHolder(t *testing.T) {
 	holder, late := as(guest, "ksocks"), as(guest, "ksocks")
 	holder.ask(t, "open 0")
 	holder.signal(t, syscall.SIGSTOP)
-	sv.kill()
+	sv.Kill()
 	sv = supervise()
 	if e := late.askErr(t, "open 0"); !strings.HasPrefix(e, "EAGAIN") || !strings.Contains(e, strconv.Itoa(holder.pid())) {
 		t.Errorf("open: %s", e)
@@ -408,14 +408,14 @@ func TestWaitsForTheHolder(t *testing.T) {
 	for _, c := range []*child{holder, late} {
 		c.signal(t, syscall.SIGSTOP)
 	}
-	sv.kill()
+	sv.Kill()
 	supervise()
 	last := as(guest, "ksocks")
-	holder.kill()
+	holder.Kill()
 	if e := last.askErr(t, "open 0"); !strings.HasPrefix(e, "EAGAIN") {
 		t.Errorf("open: %s", e)
 	}
-	late.kill()
+	late.Kill()
 	eventually(t, "the bus begins anew", func() bool {
 		last.tell(t, "open 0")
 		s := last.line(t)
@@ -440,13 +440,13 @@ func TestCorruptRegion(t *testing.T) {
 	for _, op := range []control.Op{control.OpKsocks, control.OpBindings, control.OpBuses} {
 		ask(t, socket, control.Request{Op: op})
 	}
-	dying.kill()
+	dying.Kill()
 	if err := other.sendWaiting(t.Context(), "$.A", "1"); err != nil {
 		t.Fatal(err)
 	}
 	call(t, other.Link, control.Request{Op: control.OpMaxMessages, Value: 5})
 	bad.ask(t, "behead 0")
-	sv.kill()
+	sv.Kill()
 	supervise(t, socket, "buses=2")
 	call(t, other.Link, control.Request{Op: control.OpMaxMessages, Value: 6})
 	if s := other.mustNext(t); s != "$.A 1" {
@@ -458,7 +458,7 @@ func TestCorruptRegion(t *testing.T) {
 	if s := bad.ask(t, "done 0"); !strings.Contains(s, "bus 0") {
 		t.Errorf("a Ksock of a broken bus: %s", s)
 	}
-	bad.kill()
+	bad.Kill()
 	eventually(t, "the bus begins anew", func() bool {
 		e, err := newEnd(t.Context(), socket, 0)
 		if err == nil {
@@ -489,7 +489,7 @@ func TestOpenWithoutAnswer(t *testing.T) {
 	if n := len(ksocks(t, socket, 0)); n != 2 {
 		t.Fatalf("%d Ksocks are open", n)
 	}
-	sv.kill()
+	sv.Kill()
 	supervise(t, socket)
 	if l := ksocks(t, socket, 0); len(l) != 1 || l[0].Ksock != known.Ksock() {
 		t.Errorf("open are %+v, to be open is Ksock %d", l, known.Ksock())
@@ -524,8 +524,8 @@ func TestDeathWhileTakenOver(t *testing.T) {
 	lives, dead := ksockProcess(t, socket), ksockProcess(t, socket)
 	lives.ask(t, "open")
 	dead.ask(t, "open")
-	sv.kill()
-	dead.kill()
+	sv.Kill()
+	dead.Kill()
 
 	var taken, beside atomic.Bool
 	logged := logFunc(func(r slog.Record) {
@@ -537,7 +537,7 @@ func TestDeathWhileTakenOver(t *testing.T) {
 			return
 		}
 		// In the middle of it: the first Ksock is adopted, the second found dead.
-		lives.kill()
+		lives.Kill()
 		buf := make([]byte, 1<<20)
 		eventually(t, "nobody has noticed the death", func() bool {
 			for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {

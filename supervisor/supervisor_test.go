@@ -134,7 +134,7 @@ func TestNothingLeft(t *testing.T) {
 			c.ask(t, "listen %d $.A", i)
 		}
 		c.ask(t, "close 0")
-		c.kill()
+		c.Kill()
 		for range 2 {
 			l := open(t, s.Socket(), 0)
 			call(t, l, control.Request{Op: control.OpBind, Name: "$.A"})

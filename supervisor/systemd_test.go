@@ -111,8 +111,8 @@ func TestSystemd(t *testing.T) {
 	for range 2 {
 		c.ask(t, "open 0")
 	}
-	sv.kill()
-	c.kill() // now only the store holds the region
+	sv.Kill()
+	c.Kill() // now only the store holds the region
 	sv = m.start()
 	if k := ksocks(t, m.socket, 0); len(k) != 0 {
 		t.Errorf("dead: %+v", k)
@@ -121,7 +121,7 @@ func TestSystemd(t *testing.T) {
 	if e.Ksock() != 3 {
 		t.Errorf("Ksock %d on a bus that goes on", e.Ksock())
 	}
-	sv.kill()
+	sv.Kill()
 	if err := os.Remove(m.socket + ".state"); err != nil {
 		t.Fatal(err)
 	}
@@ -132,10 +132,10 @@ func TestSystemd(t *testing.T) {
 	if n := call(t, e.Link, control.Request{Op: control.OpMaxMessages}); n != 100 {
 		t.Error(n)
 	}
-	sv.in.Close() // in order
+	sv.In.Close() // in order
 	m.told("STOPPING=1")
 	m.told("FDSTOREREMOVE=1")
-	if err := sv.cmd.Wait(); err != nil {
+	if err := sv.Wait(); err != nil {
 		t.Error(err)
 	}
 	if len(m.stored) != 0 {

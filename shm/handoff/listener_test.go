@@ -93,22 +93,9 @@ func TestConnectionsCloseOnExec(t *testing.T) {
 func TestListenReplacesTheDeadOnly(t *testing.T) {
 	shmtest.CheckFiles(t)
 	path := filepath.Join(t.TempDir(), "socket")
-	child := shmtest.Command(t, "listen", path)
-	out, err := child.StdoutPipe()
-	if err != nil {
+	child := shmtest.Start(t, shmtest.Command(t, "listen", path))
+	if _, err := child.Out.ReadByte(); err != nil {
 		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 100)); err != nil {
-		t.Fatal(err)
-	}
-	dead := func() {
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		child.Wait()
 	}
 	for _, lock := range []bool{true, false} {
 		if !lock { // as if it had never had one
@@ -126,7 +113,7 @@ func TestListenReplacesTheDeadOnly(t *testing.T) {
 		mustReceive(t, c, "the child")
 		c.Close()
 	}
-	dead()
+	child.Kill()
 	if _, err := Dial(t.Context(), path); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("connect to the dead: error %v, want ECONNREFUSED", err)
 	}

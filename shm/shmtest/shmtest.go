@@ -4,7 +4,9 @@
 package shmtest
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +50,38 @@ func Command(t testing.TB, name string, args ...string) *exec.Cmd {
 	c.Env = append(os.Environ(), childVariable+"="+name)
 	c.Stderr = os.Stderr
 	return c
+}
+
+// A Child is a process whose standard input and output are the test's.
+type Child struct {
+	*exec.Cmd
+	In  io.WriteCloser
+	Out *bufio.Reader
+}
+
+// Start starts c. It is killed, and waited for, when the test ends at the latest.
+func Start(t testing.TB, c *exec.Cmd) *Child {
+	t.Helper()
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	child := &Child{c, in, bufio.NewReader(out)}
+	t.Cleanup(child.Kill)
+	return child
+}
+
+// Kill kills the process by SIGKILL and waits for its end. It may be repeated.
+func (c *Child) Kill() {
+	c.Process.Kill()
+	c.Wait()
 }
 
 // CheckFiles fails the test if, at its end, descriptors are open that are not

@@ -1,7 +1,6 @@
 package failing
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -53,10 +51,8 @@ func (p point) saidIn(text string) bool {
 
 // A watched is a process whose calls are counted, and of which one fails.
 type watched struct {
+	*shmtest.Child
 	t   testing.TB
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
 	p   point
 	w   *shmtest.Watcher
 	log bytes.Buffer // its standard error
@@ -71,29 +67,18 @@ type watched struct {
 // start starts a child that watches itself, up to where it waits to go on.
 func start(t testing.TB, p point, child string, args ...string) *watched {
 	t.Helper()
-	c := &watched{t: t, p: p, cmd: shmtest.Command(t, child, args...), uses: map[kind]int{}}
-	c.cmd.Stderr = &c.log
-	var err error
-	if c.in, err = c.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c.out = bufio.NewReader(out)
+	c := &watched{t: t, p: p, uses: map[kind]int{}}
+	cmd := shmtest.Command(t, child, args...)
+	cmd.Stderr = &c.log
+	c.Child = shmtest.Start(t, cmd)
 	var fd int
 	line := c.line()
 	if _, err := fmt.Sscanf(line, "watch %d", &fd); err != nil {
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
+		c.Kill()
 		t.Fatalf("%v: the child says %q, %s", p, line, c.log.String())
 	}
-	c.w = shmtest.Watch(t, c.cmd.Process.Pid, fd, func(call shmtest.Call) unix.Errno {
-		k := kindOf(c.cmd.Process.Pid, call)
+	c.w = shmtest.Watch(t, c.Process.Pid, fd, func(call shmtest.Call) unix.Errno {
+		k := kindOf(c.Process.Pid, call)
 		if c.rest.Load() {
 			return 0
 		}
@@ -104,30 +89,26 @@ func start(t testing.TB, p point, child string, args ...string) *watched {
 		c.fired = true
 		return p.errno
 	})
-	fmt.Fprintln(c.in)
+	fmt.Fprintln(c.In)
 	return c
 }
 
 // line is the next line of the child's; "" at its end. A child that says nothing for
 // too long is killed, with its stacks in the log.
 func (c *watched) line() string {
-	type result struct {
-		s   string
-		err error
-	}
-	got := make(chan result, 1)
+	got := make(chan string, 1)
 	go func() {
-		s, err := c.out.ReadString('\n')
-		got <- result{s, err}
+		s, _ := c.Out.ReadString('\n')
+		got <- s
 	}()
 	hang := time.NewTimer(2 * patience)
 	defer hang.Stop()
 	select {
-	case r := <-got:
-		return strings.TrimSuffix(r.s, "\n")
+	case s := <-got:
+		return strings.TrimSuffix(s, "\n")
 	case <-hang.C:
 		c.t.Errorf("%v: the child hangs", c.p)
-		c.cmd.Process.Signal(unix.SIGQUIT)
+		c.Process.Signal(unix.SIGQUIT)
 		<-got
 		return ""
 	}
@@ -137,12 +118,12 @@ func (c *watched) line() string {
 func (c *watched) wait() error {
 	hang := time.AfterFunc(2*patience, func() {
 		c.t.Errorf("%v: the child does not end", c.p)
-		c.cmd.Process.Signal(unix.SIGQUIT)
+		c.Process.Signal(unix.SIGQUIT)
 	})
 	defer hang.Stop()
-	c.in.Close()
-	io.Copy(io.Discard, c.out)
-	err := c.cmd.Wait()
+	c.In.Close()
+	io.Copy(io.Discard, c.Out)
+	err := c.Wait()
 	if werr := c.w.Wait(); werr != nil {
 		c.t.Errorf("%v: the watcher: %v", c.p, werr)
 	}

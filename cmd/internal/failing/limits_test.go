@@ -140,34 +140,17 @@ func TestSupervisorFiles(t *testing.T) {
 	defer cancel()
 	starts, most := 0, 40
 	for n := 6; n <= most; n++ {
-		dir, err := os.MkdirTemp("", "failing")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
-		socket := filepath.Join(dir, "socket")
-		c := shmtest.Command(t, "few", socket, strconv.Itoa(n))
+		socket := socketIn(t)
+		cmd := shmtest.Command(t, "few", socket, strconv.Itoa(n))
 		var log strings.Builder
-		c.Stderr = &log
-		in, err := c.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 16)
-		k, _ := out.Read(buf)
-		if string(buf[:k]) != "ready\n" {
+		cmd.Stderr = &log
+		c := shmtest.Start(t, cmd)
+		if said, _ := c.Out.ReadString('\n'); said != "ready\n" {
 			c.Wait()
 			if !strings.Contains(log.String(), unix.EMFILE.Error()) {
 				t.Errorf("%d descriptors: the supervisor does not start, and says %s", n, log.String())
 			}
-			if left := filesIn(dir); len(left) > 0 {
+			if left := filesIn(filepath.Dir(socket)); len(left) > 0 {
 				t.Errorf("%d descriptors: %v is left", n, left)
 			}
 			continue
@@ -211,7 +194,7 @@ func TestSupervisorFiles(t *testing.T) {
 		for _, k := range open {
 			k.Close()
 		}
-		in.Close()
+		c.In.Close()
 		if err := c.Wait(); err != nil {
 			t.Errorf("%d descriptors: the supervisor ends with %v\n%s", n, err, log.String())
 		}
@@ -241,15 +224,10 @@ func TestThreads(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become a user that has no other threads")
 	}
-	dir, err := os.MkdirTemp("", "failing")
-	if err != nil {
+	socket := socketIn(t)
+	if err := os.Chmod(filepath.Dir(socket), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	socket := filepath.Join(dir, "socket")
 	s, err := supervisor.Start(supervisor.Options{Socket: socket, Bus: small, AllowUsers: []uint32{otherUser}})
 	if err != nil {
 		t.Fatal(err)
@@ -305,12 +283,7 @@ func TestDiskFull(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount a small file system")
 	}
-	dir, err := os.MkdirTemp("", "failing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	c := shmtest.Command(t, "full", dir)
+	c := shmtest.Command(t, "full", filepath.Dir(socketIn(t)))
 	c.Stderr = nil
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	if out, err := c.CombinedOutput(); err != nil {

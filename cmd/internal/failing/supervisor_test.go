@@ -42,12 +42,8 @@ func superviseAll(t *testing.T, takeover bool) {
 // judges what comes of it. idle is how many descriptors it has without Ksocks.
 func supervised(t testing.TB, p point, takeover bool, uses map[kind]int, idle *int) bool {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "failing")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	socket := filepath.Join(dir, "socket")
+	socket := socketIn(t)
+	dir := filepath.Dir(socket)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
@@ -63,19 +59,15 @@ func supervised(t testing.TB, p point, takeover bool, uses map[kind]int, idle *i
 		if line := first.line(); line != "ready" {
 			t.Fatal(line)
 		}
+		var err error
 		if old, err = ksock.Open(ctx, 0, &ksock.Options{Socket: socket}); err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			// Its supervisor may be gone for good: then it is told to nobody.
-			closed, cancel := context.WithCancel(context.Background())
-			go func() { old.Close(); cancel() }()
-			<-closed.Done()
-		}()
+		defer func() { old.Close() }() // its supervisor may be gone for good: then it is told to nobody
 		if err := old.Bind(ctx, "$.Old", ksock.Listener); err != nil {
 			t.Fatal(err)
 		}
-		first.cmd.Process.Kill()
+		first.Process.Kill()
 		first.wait()
 	}
 
@@ -102,14 +94,14 @@ func supervised(t testing.TB, p point, takeover bool, uses map[kind]int, idle *i
 		if err := emptyBus(socket); err != nil {
 			t.Errorf("%v: %v\n%s", p, err, c.log.String())
 		}
-		if n, what := filesOf(c.cmd.Process.Pid, *idle); *idle == 0 {
+		if n, what := filesOf(c.Process.Pid, *idle); *idle == 0 {
 			*idle = n
 		} else if n > *idle {
 			t.Errorf("%v: the supervisor has %d descriptors instead of %d: %s\n%s", p, n, *idle, what, c.log.String())
 		}
 	}
 	c.rest.Store(false)
-	err = c.wait()
+	err := c.wait()
 	texts = append(texts, c.log.String())
 	switch {
 	case started && err != nil:
@@ -178,25 +170,11 @@ func talkTo(ctx context.Context, socket string, old *ksock.Ksock) error {
 
 // killed has a process with a Ksock die.
 func killed(t testing.TB, socket string) error {
-	c := shmtest.Command(t, "holder", socket)
-	c.Stderr = nil
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
-	n, _ := out.Read(buf)
-	c.Process.Kill()
-	c.Wait()
-	if said := strings.TrimSpace(string(buf[:n])); said != "ready" {
+	cmd := shmtest.Command(t, "holder", socket)
+	cmd.Stderr = nil
+	c := shmtest.Start(t, cmd)
+	defer c.Kill()
+	if said, _ := c.Out.ReadString('\n'); said != "ready\n" {
 		return fmt.Errorf("it says %q", said)
 	}
 	return nil
