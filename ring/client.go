@@ -64,6 +64,7 @@ type Client struct {
 	closed   atomic.Bool
 	pending  atomic.Bool // a message waits
 	sleepers sleepers
+	turns    turns
 }
 
 // owed is a Request that this Ksock has read as Replier and not answered.

@@ -12,7 +12,6 @@ const (
 	spinBeforeHelp = 40
 	looksPerSpin   = 8 // looks at a queue for each count of a caller's spin: about 20 ns
 
-	// countNets has sleeps that only their timeout ended counted. They go by the
-	// clock, which the checker does not simulate.
-	countNets = true
+	// byTheClock allows what goes by the clock, which the checker does not simulate.
+	byTheClock = true
 )

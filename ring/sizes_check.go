@@ -8,5 +8,5 @@ const (
 	heldWords      = 16
 	spinBeforeHelp = 0
 	looksPerSpin   = 1
-	countNets      = false
+	byTheClock     = false
 )

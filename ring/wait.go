@@ -3,6 +3,7 @@ package ring
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kbus.internal/shm"
@@ -143,6 +144,49 @@ func (b *Bus) willTake(h int) {
 	b.w[b.payload+h*unitWords+8].WillRead() // a short message's name
 }
 
+// turns decides whether a Ksock gives its turn on the CPU away before it sleeps.
+// Where there are more Listeners than CPUs each wake-up puts the sender off, and
+// a stream advances by one message for each change of process. If a Listener lets
+// the others go on once, the sender fills the queues meanwhile. Only in a stream;
+// and ever more rarely while turns are long and bring little: a stranger has them.
+type turns struct {
+	stream atomic.Bool   // the last sleep was short
+	bad    atomic.Uint32 // turns in a row that a stranger had, at most maxBad
+	not    atomic.Uint32 // how often not to give one
+}
+
+const (
+	shortSleep = time.Millisecond
+	longTurn   = 300 * time.Microsecond
+	streamGap  = 20 * time.Microsecond // between the messages of a stream, at most
+	maxBad     = 10
+)
+
+func (t *turns) slept(d time.Duration) { t.stream.Store(d < shortSleep) }
+
+// give gives the turn away, and tells whether it did. unread counts messages.
+func (t *turns) give(unread func() int) bool {
+	if !t.stream.Load() {
+		return false
+	}
+	if n := t.not.Load(); n > 0 {
+		t.not.Store(n - 1)
+		return false
+	}
+	start := time.Now()
+	shm.Yield()
+	switch d := time.Since(start); {
+	case d < longTurn:
+	case unread() >= int(d/streamGap):
+		t.bad.Store(0)
+	default:
+		n := min(t.bad.Load()+1, maxBad)
+		t.bad.Store(n)
+		t.not.Store(1<<n - 1)
+	}
+	return true
+}
+
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
 	if ctx.Done() == nil {
 		return c.sleep(ctx, spin, ready)
@@ -163,6 +207,7 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 // sleep is wait for a context whose end is a nudge.
 func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
+	gaveTurn := false
 	for here := shm.Here(); ; here.Forget(c.state()) {
 		if ok, err := ready(); err != nil || ok {
 			return err
@@ -170,11 +215,15 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if spin > 0 {
+		if spin > 0 && !gaveTurn {
 			if seen, _ := c.spin(spin); seen {
 				continue
 			}
+			if gaveTurn = byTheClock && c.turns.give(c.Unread); gaveTurn {
+				continue
+			}
 		}
+		gaveTurn = false
 		room := c.mode == ReadWrite && c.Waiting()
 		here.Forget(c.state())
 		s := sig.Load()
@@ -193,7 +242,9 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 		if err != nil {
 			return err
 		}
-		if countNets && sig.Load() == s && time.Since(start) >= netInterval {
+		slept := time.Since(start)
+		c.turns.slept(slept)
+		if byTheClock && sig.Load() == s && slept >= netInterval {
 			if ok, err := ready(); ok || err != nil {
 				b.w[wNet].Add(1)
 				return err
