@@ -86,7 +86,7 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 			return nil
 		}
 		if spin > 0 {
-			if _, there := c.spin(spin); there {
+			if _, there := c.spin(c.turns.spin(spin)); there {
 				return nil
 			}
 		}
@@ -151,6 +151,7 @@ func (b *Bus) willTake(h int) {
 // and ever more rarely while turns are long and bring little: a stranger has them.
 type turns struct {
 	stream atomic.Bool   // the last sleep was short
+	crowd  atomic.Bool   // the last turn was long and brought much
 	bad    atomic.Uint32 // turns in a row that a stranger had, at most maxBad
 	not    atomic.Uint32 // how often not to give one
 }
@@ -163,6 +164,14 @@ const (
 )
 
 func (t *turns) slept(d time.Duration) { t.stream.Store(d < shortSleep) }
+
+// spin is how long to spin instead of n: it keeps the sender from the CPU.
+func (t *turns) spin(n int) int {
+	if t.crowd.Load() {
+		return n/32 + 1
+	}
+	return n
+}
 
 // give gives the turn away, and tells whether it did. unread counts messages.
 func (t *turns) give(unread func() int) bool {
@@ -177,9 +186,12 @@ func (t *turns) give(unread func() int) bool {
 	shm.Yield()
 	switch d := time.Since(start); {
 	case d < longTurn:
+		t.crowd.Store(false)
 	case unread() >= int(d/streamGap):
+		t.crowd.Store(true)
 		t.bad.Store(0)
 	default:
+		t.crowd.Store(false)
 		n := min(t.bad.Load()+1, maxBad)
 		t.bad.Store(n)
 		t.not.Store(1<<n - 1)
@@ -216,7 +228,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			return context.Cause(ctx)
 		}
 		if spin > 0 && !gaveTurn {
-			if seen, _ := c.spin(spin); seen {
+			if seen, _ := c.spin(c.turns.spin(spin)); seen {
 				continue
 			}
 			if gaveTurn = byTheClock && c.turns.give(c.Unread); gaveTurn {

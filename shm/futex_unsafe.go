@@ -46,6 +46,3 @@ func (w *Word) Wait(old uint32, timeout time.Duration) error {
 func (w *Word) Wake() {
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(w)), futexWake, math.MaxInt32, 0, 0, 0)
 }
-
-// Yield lets others have the CPU, if any want it, for a turn of theirs.
-func Yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
