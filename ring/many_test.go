@@ -263,24 +263,13 @@ func TestExactBooks(t *testing.T) {
 	ctx := t.Context()
 	var wg sync.WaitGroup
 	goes := func(f func() error) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			if err := f(); err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 	}
-	read := func(k *Client, m *Message) error {
-		for {
-			if ok, err := k.Take(m); ok || err != nil {
-				return err
-			}
-			if err := k.WaitReadable(ctx, 100); err != nil {
-				return err
-			}
-		}
-	}
+	read := func(k *Client, m *Message) error { return await(ctx, k, 100, m) }
 	var stamp [8]byte
 	data := func(d *[8]byte, i int) []byte { binary.LittleEndian.PutUint64(d[:], uint64(i)); return d[:] }
 	number := func(m *Message) int { return int(binary.LittleEndian.Uint64(m.Data())) }

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -94,6 +95,19 @@ func (w *world) next(c *Client) string {
 		s += fmt.Sprintf(" re %d", m.InReplyTo.Serial)
 	}
 	return s
+}
+
+// await takes the next message when it comes. At the end of ctx it takes what is
+// there, until nothing is.
+func await(ctx context.Context, k *Client, spin int, m *Message) error {
+	for over := error(nil); ; over = k.WaitReadable(ctx, spin) {
+		if ok, err := k.Take(m); ok || err != nil {
+			return err
+		}
+		if over != nil {
+			return over
+		}
+	}
 }
 
 func (w *world) want(got, want string) {

@@ -11,24 +11,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 	r, a := w.open(ReadWrite), w.open(ReadWrite)
 	w.bind(a, "$.X", true)
 	data := make([]byte, 64)
-	other, err := Attach(w.b.mem)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if a, err = other.Client(a.slot, a.id, ReadWrite); err != nil {
-		b.Fatal(err)
-	}
+	a = w.again(a)
 	done := make(chan error)
-	take := func(k *Client, m *Message) error {
-		for {
-			if ok, err := k.Take(m); ok || err != nil {
-				return err
-			}
-			if err := k.WaitReadable(context.Background(), 1<<20); err != nil {
-				return err
-			}
-		}
-	}
+	take := func(k *Client, m *Message) error { return await(context.Background(), k, 1<<20, m) }
 	go func() {
 		var m Message
 		for {

@@ -22,110 +22,66 @@ func TestManyAtOnce(t *testing.T) {
 	sd := seed(t)
 	const senders, perSender = 4, 3000
 	w := newWorld(t, Config{MaxKsocks: 12, MaxBindings: 64, ArenaBytes: 8 << 20, QueueSlots: 4096})
-	attach := func(c *Client) *Client {
-		b, err := Attach(w.b.mem)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := b.Client(c.slot, c.id, c.mode)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	max := func(c *Client) {
-		if _, err := w.a.SetMaxMessages(c.slot, 4096); err != nil {
-			t.Fatal(err)
-		}
-	}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	// each gives f the messages of k, until the end.
+	each := func(k *Client, f func(m *Message)) {
+		wg.Go(func() {
+			for {
+				var m Message
+				if err := await(ctx, k, 100, &m); err != nil {
+					if !errors.Is(err, context.Canceled) {
+						t.Error(err)
+					}
+					return
+				}
+				f(&m)
+				m.Release()
+			}
+		})
+	}
 	var delivered [3][]uint32
 	seen := [3]map[uint32]bool{{}, {}, {}}
-	waited := map[uint32]bool{} // with mu
 	var slots [3]int
 	var mu sync.Mutex
+	waited := map[uint32]bool{} // with mu
 	listen := func(i int, names ...string) {
 		k := w.open(ReadOnly)
 		slots[i] = k.slot
-		var over atomic.Bool
-		max(k)
+		w.max(k, 4096)
 		for _, n := range names {
 			w.bind(k, n, false)
 		}
-		k = attach(k)
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for {
-				var m Message
-				ok, err := k.Take(&m)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if !ok {
-					if over.Load() {
-						return
-					}
-					if err := k.WaitReadable(ctx, 100); err != nil {
-						over.Store(true)
-					}
-					continue
-				}
-				if n := len(m.data); n < 4 || crc32.ChecksumIEEE(m.data[4:]) != binary.LittleEndian.Uint32(m.data) {
-					t.Errorf("message %v of %d bytes is torn", m.ID, n)
-				}
-				mu.Lock()
-				if !seen[i][m.ID.Serial] && m.Flags&Urgent == 0 {
-					delivered[i] = append(delivered[i], m.ID.Serial)
-				} else if seen[i][m.ID.Serial] {
-					t.Errorf("message %v came twice", m.ID)
-				}
-				seen[i][m.ID.Serial] = true
-				mu.Unlock()
-				m.Release()
+		each(w.again(k), func(m *Message) {
+			if n := len(m.data); n < 4 || crc32.ChecksumIEEE(m.data[4:]) != binary.LittleEndian.Uint32(m.data) {
+				t.Errorf("message %v of %d bytes is torn", m.ID, n)
 			}
-		}()
+			if seen[i][m.ID.Serial] {
+				t.Errorf("message %v came twice", m.ID)
+			} else if m.Flags&Urgent == 0 {
+				delivered[i] = append(delivered[i], m.ID.Serial)
+			}
+			seen[i][m.ID.Serial] = true
+		})
 	}
 	listen(0, "$.*")
 	listen(1, "$.Say", "$.Ask")
 	listen(2, "$.%")
 	rep := w.open(ReadWrite)
-	max(rep)
+	w.max(rep, 4096)
 	w.bind(rep, "$.Ask", true)
-	rep = attach(rep)
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		for {
-			var m Message
-			ok, err := rep.Take(&m)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if !ok {
-				if rep.WaitReadable(ctx, 100) != nil {
-					return
-				}
-				continue
-			}
-			_, err = rep.Send(&Header{Name: "$.Re", To: m.From, InReplyTo: m.ID}, m.Data())
-			if err != nil {
-				t.Error("reply:", err)
-			}
-			m.Release()
+	rep = w.again(rep)
+	each(rep, func(m *Message) {
+		if _, err := rep.Send(&Header{Name: "$.Re", To: m.From, InReplyTo: m.ID}, m.Data()); err != nil {
+			t.Error("reply:", err)
 		}
-	}()
+	})
 	var answers, sent atomic.Int64
 	var senderWG sync.WaitGroup
 	for i := range senders {
-		k := attach(w.open(ReadWrite))
-		senderWG.Add(1)
-		go func() {
-			defer senderWG.Done()
+		k := w.again(w.open(ReadWrite))
+		senderWG.Go(func() {
 			r := rand.New(rand.NewPCG(sd, uint64(i)))
 			buf := make([]byte, 20000)
 			for n := range perSender {
@@ -148,50 +104,33 @@ func TestManyAtOnce(t *testing.T) {
 				} else {
 					h.Flags |= AllOrWait
 				}
-				for {
-					id, err := k.Send(&h, d)
-					if errors.Is(err, unix.EAGAIN) {
-						mu.Lock()
-						waited[id.Serial] = true
-						mu.Unlock()
-						if err := k.WaitWritable(ctx); err != nil {
-							t.Error(err)
-							return
-						}
-						err = nil
-					}
-					if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EBUSY) {
-						continue
-					}
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					break
+				id, err := k.Send(&h, d)
+				for errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EBUSY) {
+					id, err = k.Send(&h, d)
+				}
+				if errors.Is(err, unix.EAGAIN) {
+					mu.Lock()
+					waited[id.Serial] = true
+					mu.Unlock()
+					err = k.WaitWritable(ctx)
+				}
+				if err != nil {
+					t.Error(err)
+					return
 				}
 				sent.Add(1)
 				if !ask {
 					continue
 				}
-				for {
-					var m Message
-					ok, err := k.Take(&m)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					if ok {
-						answers.Add(1)
-						m.Release()
-						break
-					}
-					if err := k.WaitReadable(ctx, 100); err != nil {
-						t.Error(err)
-						return
-					}
+				var m Message
+				if err := await(ctx, k, 100, &m); err != nil {
+					t.Error(err)
+					return
 				}
+				answers.Add(1)
+				m.Release()
 			}
-		}()
+		})
 	}
 	senderWG.Wait()
 	cancel()

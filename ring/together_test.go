@@ -65,14 +65,7 @@ func newTogether(t *testing.T, mem *shm.Memory, r *rand.Rand) *together {
 			n, err := g.w.a.SetMaxMessages(k.slot, limit)
 			return fmt.Sprint(n, errno(err))
 		})
-		b, err := Attach(mem)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if k, err = b.Client(k.slot, k.id, ReadWrite); err != nil {
-			t.Fatal(err)
-		}
-		g.k = append(g.k, k)
+		g.k = append(g.k, g.w.again(k))
 	}
 	for range 3 + r.IntN(6) {
 		k, name, replier := pick(r, g.k), pick(r, pairBinds), r.IntN(3) == 0
