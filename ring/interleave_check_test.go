@@ -37,6 +37,12 @@ var (
 	request = Header{Name: "$.R", Flags: WantReply}
 )
 
+// bothLanes has a message in each lane of who listens to $.A.
+func bothLanes(s *checkSim) {
+	s.send(1, Header{Name: "$.A"}, "first")
+	s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
+}
+
 // reaper is the supervisor after the death of the process of that name, the Ksock
 // in slot's.
 func (s *checkSim) reaper(w *check.World, name string, slot int) {
@@ -241,10 +247,7 @@ var checkCases = []checkCase{
 		name: "lanes together: an unbind, an urgent message, a reader", partly: true,
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
-			before: func(s *checkSim) {
-				s.send(1, Header{Name: "$.A"}, "first")
-				s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
-			},
+			before: bothLanes,
 		},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") })

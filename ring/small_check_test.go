@@ -161,10 +161,7 @@ var smallCases = []checkCase{
 		name: "small: both lanes, an unbind and a reader",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A", "$.*")}}, cfg: Config{MaxBindings: 3},
-			before: func(s *checkSim) {
-				s.send(1, Header{Name: "$.A"}, "first")
-				s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
-			},
+			before: bothLanes,
 		},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("L", func() { s.take(2); s.take(2) })
@@ -175,10 +172,7 @@ var smallCases = []checkCase{
 		name: "small: both lanes, an unbind and an urgent message",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A")}}, cfg: Config{MaxBindings: 3},
-			before: func(s *checkSim) {
-				s.send(1, Header{Name: "$.A"}, "first")
-				s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
-			},
+			before: bothLanes,
 		},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") })
@@ -189,10 +183,7 @@ var smallCases = []checkCase{
 		name: "small: both lanes, an urgent message and a reader",
 		bus: checkBus{
 			ksocks: []checkKsock{{blocks: 3}, {binds: listener("$.A")}},
-			before: func(s *checkSim) {
-				s.send(1, Header{Name: "$.A"}, "first")
-				s.send(1, Header{Name: "$.A", Flags: Urgent}, "second")
-			},
+			before: bothLanes,
 		},
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") })
