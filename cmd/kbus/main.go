@@ -45,16 +45,25 @@ func main() {
 }
 
 func run(args []string) int {
+	out := &output{to: os.Stdout}
 	// A second Ctrl-C, when the first is not enough, ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	// Nobody reads standard output any more: that is a failed write, so that what
+	// was started is cleared away, and only then the signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	defer func() {
+		if errors.Is(out.failed(), syscall.EPIPE) {
+			signal.Reset(syscall.SIGPIPE)
+			_, _ = os.Stdout.WriteString("\n") // Go's runtime ends the process by it, unless it is ignored
+		}
+	}()
 
 	if err := enoughDescriptors(); err != nil {
 		fmt.Fprintf(os.Stderr, "kbus: %v\n", err)
 		return exitFailed
 	}
-	out := &output{to: os.Stdout}
 	root := rootCommand()
 	root.SetOut(out)
 	root.SetArgs(args)
@@ -71,7 +80,7 @@ func run(args []string) int {
 	case !running || errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "kbus: %v\nSee %s --help\n", err, cmd.CommandPath())
 		return exitUsage
-	case !errors.Is(err, errQuiet):
+	case !errors.Is(err, errQuiet) && !errors.Is(out.failed(), syscall.EPIPE):
 		fmt.Fprintf(os.Stderr, "kbus: %v\n", explain(err))
 	}
 	return exitFailed

@@ -94,7 +94,7 @@ it missed any, or if the sender went away without ending the stream.`,
 		ValidArgsFunction: bus.completeNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			r := &videoReceiver{name: args[0], out: os.Stdout}
+			r := &videoReceiver{name: args[0], out: cmd.OutOrStdout()}
 			var err error
 			if r.k, err = bus.open(ctx, false); err != nil {
 				return err

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,19 +49,28 @@ type Ksock interface {
 
 // Difference is a step that was not answered as recorded.
 type Difference struct {
-	File      string
-	Line      int
-	Op        string
-	Want, Got string // in the form of the format
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Op   string `json:"op"`
+	Want string `json:"wanted"` // in the form of the format, as is Got
+	Got  string `json:"got"`
 }
 
 func (d Difference) String() string {
 	return fmt.Sprintf("%s:%d: %s: wanted %s, got %s", d.File, d.Line, d.Op, d.Want, d.Got)
 }
 
-// Run plays files, each on buses of its own, and writes each difference as a line, and at the end "N steps, M differ". An
-// error is of files that could not be read or played; the others were.
-func Run(w io.Writer, files []string, start Start) (steps, differ int, err error) {
+// Result is what replaying some files has shown.
+type Result struct {
+	Steps       int          `json:"steps"`
+	Differ      int          `json:"differ"`
+	Differences []Difference `json:"differences"`
+}
+
+// Run plays files, each on buses of its own, until ctx ends, and calls found with each difference as it comes. An error is
+// of files that could not be read or played, which are not in the Result; the others are. An error of found ends it.
+func Run(ctx context.Context, files []string, start Start, found func(Difference) error) (Result, error) {
+	r := Result{Differences: []Difference{}}
 	var failed []error
 	for _, file := range files {
 		t, n, err := load(file)
@@ -68,26 +78,39 @@ func Run(w io.Writer, files []string, start Start) (steps, differ int, err error
 			failed = append(failed, err)
 			continue
 		}
-		list, err := t.Play(start)
+		list, err := t.Play(ctx, start)
+		if ctx.Err() != nil {
+			return r, errors.Join(append(failed, context.Cause(ctx))...)
+		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", file, err))
 			continue
 		}
 		for _, d := range list {
-			if _, err := fmt.Fprintln(w, d); err != nil {
-				return steps, differ, err
+			if err := found(d); err != nil {
+				return r, err
 			}
 		}
-		steps += n
-		differ += len(list)
+		r.Steps += n
+		r.Differ += len(list)
+		r.Differences = append(r.Differences, list...)
 	}
-	_, err = fmt.Fprintf(w, "%d steps, %d differ\n", steps, differ)
-	return steps, differ, errors.Join(append(failed, err)...)
+	return r, errors.Join(failed...)
+}
+
+// Print runs and writes each difference as a line, and at the end "N steps, M differ".
+func Print(ctx context.Context, w io.Writer, files []string, start Start) (Result, error) {
+	r, err := Run(ctx, files, start, func(d Difference) error {
+		_, err := fmt.Fprintln(w, d)
+		return err
+	})
+	_, failed := fmt.Fprintf(w, "%d steps, %d differ\n", r.Steps, r.Differ)
+	return r, errors.Join(err, failed)
 }
 
 // A recording is of one of the two formats.
 type recording interface {
-	Play(Start) ([]Difference, error)
+	Play(context.Context, Start) ([]Difference, error)
 }
 
 // load reads a recording, whose first line says of which format it is, and counts its steps.
@@ -123,8 +146,8 @@ func ParseFile(file string) (*Trace, error) {
 }
 
 // Play plays t on buses of its own and returns what was answered otherwise than recorded. The error is of starting and
-// ending them.
-func (t *Trace) Play(start Start) (list []Difference, err error) {
+// ending them; ctx ends it between two steps.
+func (t *Trace) Play(ctx context.Context, start Start) (list []Difference, err error) {
 	p, err := start(t.Config)
 	if err != nil {
 		return nil, err
@@ -132,6 +155,9 @@ func (t *Trace) Play(start Start) (list []Difference, err error) {
 	defer func() { err = errors.Join(err, p.Close()) }()
 	ksocks := map[string]Ksock{}
 	for i := range t.Steps {
+		if ctx.Err() != nil {
+			return list, context.Cause(ctx)
+		}
 		s := &t.Steps[i]
 		want, got := s.Want.String(), s.do(p, ksocks).String()
 		if want != got {

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func playAll(t *testing.T, start Start) {
 	for _, file := range files(t) {
 		tr := parse(t, file)
 		t.Run(tr.Name, func(t *testing.T) {
-			list, err := tr.Play(start)
+			list, err := tr.Play(t.Context(), start)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,14 +101,14 @@ func TestAllOps(t *testing.T) {
 // TestConfig checks that a header's config reaches what is started.
 func TestConfig(t *testing.T) {
 	var got Config
-	_, err := parse(t, "testdata/scripted/events-lost.jsonl").Play(func(c Config) (Player, error) {
+	_, err := parse(t, "testdata/scripted/events-lost.jsonl").Play(t.Context(), func(c Config) (Player, error) {
 		got = c
 		return Model(c)
 	})
 	if err != nil || got != (Config{KeptEvents: 4}) {
 		t.Errorf("started with %+v, %v", got, err)
 	}
-	list, err := parse(t, "testdata/scripted/events-lost.jsonl").Play(func(Config) (Player, error) { return Model(Config{}) })
+	list, err := parse(t, "testdata/scripted/events-lost.jsonl").Play(t.Context(), func(Config) (Player, error) { return Model(Config{}) })
 	if err != nil || len(list) == 0 {
 		t.Errorf("without its config it is the same: %v, %v", list, err)
 	}
@@ -121,7 +122,7 @@ func TestEveryAnswerCounts(t *testing.T) {
 			right := tr.Steps[i].Want
 			for _, wrong := range wrongs(right) {
 				tr.Steps[i].Want = wrong
-				list, err := tr.Play(Model)
+				list, err := tr.Play(t.Context(), Model)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -193,7 +194,7 @@ func startCalm(c Config) (Player, error) {
 func TestPlantedFault(t *testing.T) {
 	const file = "testdata/scripted/urgent-copies-reverse.jsonl"
 	var out bytes.Buffer
-	steps, differ, err := Run(&out, []string{file, "testdata/scripted/all-or-fail.jsonl"}, startCalm)
+	r, err := Print(t.Context(), &out, []string{file, "testdata/scripted/all-or-fail.jsonl"}, startCalm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +211,8 @@ func TestPlantedFault(t *testing.T) {
 		want += fmt.Sprintf("%s:%d: next: wanted %s, got %s\n", file, 8+i, d[0], d[1])
 	}
 	want += "34 steps, 4 differ\n"
-	if out.String() != want || steps != 34 || differ != 4 {
-		t.Errorf("%d steps, %d differ, printed\n%swant\n%s", steps, differ, out.String(), want)
+	if out.String() != want || r.Steps != 34 || r.Differ != 4 {
+		t.Errorf("%d steps, %d differ, printed\n%swant\n%s", r.Steps, r.Differ, out.String(), want)
 	}
 }
 
@@ -225,7 +226,7 @@ func (broken) Close() error                  { return errBroken }
 
 func TestBrokenPlayer(t *testing.T) {
 	tr := parse(t, "testdata/scripted/no-listeners.jsonl")
-	list, err := tr.Play(func(Config) (Player, error) { return broken{}, nil })
+	list, err := tr.Play(t.Context(), func(Config) (Player, error) { return broken{}, nil })
 	if !errors.Is(err, errBroken) || len(list) != len(tr.Steps) {
 		t.Fatalf("%d of %d steps differ, %v", len(list), len(tr.Steps), err)
 	}
@@ -233,9 +234,9 @@ func TestBrokenPlayer(t *testing.T) {
 		t.Errorf("got %s, then %s", list[0].Got, list[len(list)-1].Got)
 	}
 	var out bytes.Buffer
-	steps, differ, err := Run(&out, []string{tr.File}, func(Config) (Player, error) { return nil, errBroken })
-	if steps != 0 || differ != 0 || !errors.Is(err, errBroken) || !strings.Contains(err.Error(), tr.File) {
-		t.Errorf("%d steps, %d differ, %v", steps, differ, err)
+	r, err := Print(t.Context(), &out, []string{tr.File}, func(Config) (Player, error) { return nil, errBroken })
+	if r.Steps != 0 || r.Differ != 0 || !errors.Is(err, errBroken) || !strings.Contains(err.Error(), tr.File) {
+		t.Errorf("%d steps, %d differ, %v", r.Steps, r.Differ, err)
 	}
 }
 
@@ -246,15 +247,32 @@ func TestBadFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	_, differ, err := Run(&out, []string{bad, bad + "x", "testdata/scripted/no-listeners.jsonl"}, Model)
-	if err == nil || !strings.Contains(err.Error(), bad+":1: ") || !errors.Is(err, os.ErrNotExist) || differ != 0 {
-		t.Errorf("%d differ, %v", differ, err)
+	r, err := Print(t.Context(), &out, []string{bad, bad + "x", "testdata/scripted/no-listeners.jsonl"}, Model)
+	if err == nil || !strings.Contains(err.Error(), bad+":1: ") || !errors.Is(err, os.ErrNotExist) || r.Differ != 0 {
+		t.Errorf("%d differ, %v", r.Differ, err)
 	}
 	if !strings.HasSuffix(out.String(), " steps, 0 differ\n") || strings.HasPrefix(out.String(), "0 ") {
 		t.Errorf("printed %q", out.String())
 	}
-	if _, _, err := Run(failing{}, []string{"testdata/scripted/no-listeners.jsonl"}, Model); !errors.Is(err, io.ErrClosedPipe) {
+	if _, err := Print(t.Context(), failing{}, []string{"testdata/scripted/no-listeners.jsonl"}, Model); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("nothing could be printed: %v", err)
+	}
+}
+
+// TestInterrupted checks that the end of the context ends a replay between two steps, and that what was not finished is not
+// counted.
+func TestInterrupted(t *testing.T) {
+	const file = "testdata/scripted/no-listeners.jsonl"
+	ctx, cancel := context.WithCancelCause(t.Context())
+	plays := 0
+	r, err := Run(ctx, []string{file, file, file}, func(c Config) (Player, error) {
+		if plays++; plays == 2 {
+			cancel(errBroken)
+		}
+		return Model(c)
+	}, func(Difference) error { return nil })
+	if once := len(parse(t, file).Steps); plays != 2 || r.Steps != once || !errors.Is(err, errBroken) {
+		t.Errorf("%d plays, %d steps of %d each, %v", plays, r.Steps, once, err)
 	}
 }
 
@@ -391,7 +409,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if _, err := tr.Play(Model); err != nil {
+		if _, err := tr.Play(t.Context(), Model); err != nil {
 			t.Error(err)
 		}
 		for _, s := range tr.Steps {

@@ -120,8 +120,8 @@ func (s *WireStep) after() bool { return s.Out != nil || s.Closed }
 // limit is how long a replay waits for what should come of itself. All of it comes at once, so only a difference costs time.
 var limit = 5 * time.Second
 
-// Play plays w on a bus of its own and returns every difference.
-func (w *Wire) Play(start Start) (list []Difference, err error) {
+// Play plays w on a bus of its own and returns every difference; ctx ends it between two steps.
+func (w *Wire) Play(ctx context.Context, start Start) (list []Difference, err error) {
 	p, err := start(Config{})
 	if err != nil {
 		return nil, err
@@ -138,6 +138,9 @@ func (w *Wire) Play(start Start) (list []Difference, err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	ksocks := map[string]Ksock{}
 	for i := range w.Steps {
+		if ctx.Err() != nil {
+			return list, context.Cause(ctx)
+		}
 		s := &w.Steps[i]
 		if want, got := r.step(s, p, ksocks); want != got {
 			list = append(list, Difference{w.File, s.Line, s.op(), want, got})

@@ -45,7 +45,7 @@ func TestWire(t *testing.T) {
 			t.Errorf("%s: name %q, corrected by %v, shows %v", file, w.Name, w.Corrected, w.Accidents)
 		}
 		t.Run(w.Name, func(t *testing.T) {
-			list, err := w.Play(Real)
+			list, err := w.Play(t.Context(), Real)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestWireCatches(t *testing.T) {
 		t.Helper()
 		w := parseWire(t, file)
 		change(w)
-		list, err := w.Play(Real)
+		list, err := w.Play(t.Context(), Real)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestWireParsing(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if _, err := parseWire(t, "testdata/limpet/given/dialogue.jsonl").Play(Model); err == nil {
+	if _, err := parseWire(t, "testdata/limpet/given/dialogue.jsonl").Play(t.Context(), Model); err == nil {
 		t.Error("a transcript was played on the model")
 	}
 }
