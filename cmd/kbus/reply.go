@@ -85,7 +85,9 @@ error says so.
 }
 
 // serve answers count Requests, or all that come if count is 0. A Request
-// that cannot be answered (its asker is gone) counts and is reported.
+// that cannot be answered (its asker is gone) counts and is reported. An answer
+// that is too long is an error: the asker hears of it by the Status of a Replier
+// that goes (R5.6), and would wait for ever for one that stays.
 func serve(ctx context.Context, k *ksock.Ksock, answer func(context.Context, *ksock.Message) ([]byte, error), count int) error {
 	for n := 0; count == 0 || n < count; {
 		m, err := k.Next(ctx)
@@ -104,7 +106,7 @@ func serve(ctx context.Context, k *ksock.Ksock, answer func(context.Context, *ks
 			fmt.Fprintf(os.Stderr, "kbus: Request %v: %v\n", pair(m.ID.Network, m.ID.Serial), err)
 		}
 		_, err = k.Send(ctx, ksock.ReplyTo(m, data))
-		if errors.Is(err, ksock.ErrAskerGone) || errors.Is(err, ksock.ErrQueueFull) || errors.Is(err, ksock.ErrTooLong) || errors.Is(err, ksock.ErrNoMemory) {
+		if errors.Is(err, ksock.ErrAskerGone) || errors.Is(err, ksock.ErrQueueFull) || errors.Is(err, ksock.ErrNoMemory) {
 			fmt.Fprintf(os.Stderr, "kbus: %v\n", err)
 		} else if err != nil {
 			return err
@@ -121,11 +123,12 @@ func runFor(ctx context.Context, command string, m *ksock.Message) ([]byte, erro
 	sh.Env = append(os.Environ(), "KBUS_NAME="+m.Name, "KBUS_FROM="+strconv.FormatUint(uint64(m.From), 10),
 		"KBUS_ID="+pair(m.ID.Network, m.ID.Serial))
 	sh.WaitDelay = time.Second // for a grandchild that keeps the pipe
+	sh.Cancel = func() error { return syscall.Kill(-sh.Process.Pid, syscall.SIGKILL) }
 	// Nobody waits for its answer when this process is gone. The signal comes when
 	// the thread that started it ends, so that has to stay as long.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	sh.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	sh.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	var out bytes.Buffer
 	sh.Stdout = &out
 	if err := sh.Run(); err != nil {
