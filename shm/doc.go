@@ -70,8 +70,6 @@
 // never to be the limit, and the kernel does not refuse it when memory is
 // short, but kills processes.
 //
-// One reference counter per mapping and process (Memory.Retain): slices into a
-// mapping outlive its Close, and a slice into unmapped memory is a fault at
-// best. Counting costs one atomic operation, in memory that no other process
-// touches.
+// No reference counter for a mapping: package ksock counts the Views and Loans
+// that keep it, which it has to know one by one anyway.
 package shm

@@ -13,7 +13,4 @@ var (
 	// ErrForeign: the descriptor is not a region that Create made: not a memory
 	// file, not sealed, closed to writing, or of an impossible size.
 	ErrForeign = errors.New("not a region of a bus")
-
-	// ErrClosed: the Memory was closed already.
-	ErrClosed = errors.New("region is closed")
 )

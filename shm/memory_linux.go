@@ -27,22 +27,14 @@ const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 // the race detector and the test scheduler, memory of this process (Heap).
 //
 // All methods may be called from any goroutine. The slices of Words and Bytes
-// are valid while the caller holds a reference: from Create, Map or Heap until
-// its Close, or from a Retain that returned true until its Release.
+// are valid until Close.
 type Memory struct {
 	words  []Word
 	bytes  []byte
 	mapped mmap.MMap // what to unmap; nil for Heap
 	file   *os.File  // nil for Heap
-
-	// state is the number of references beside the first one, and the bit
-	// closed. The memory is unmapped by whoever brings it to closed and nothing
-	// else: closed is never cleared and nothing is counted up behind it, so that
-	// happens once.
-	state atomic.Int64
+	closed atomic.Bool
 }
-
-const closed = int64(1) << 62
 
 // Create makes a region of size bytes, filled with zeros: a memory file named
 // name (seen in /proc/PID/maps, for people only), of mode 0600, sealed against
@@ -247,50 +239,12 @@ func (m *Memory) Size() int64 { return int64(len(m.words)) * wordSize }
 // stays the Memory's, valid as long as the memory. Nil for Heap.
 func (m *Memory) File() *os.File { return m.file }
 
-// Retain takes a reference, which keeps the memory mapped until the matching
-// Release. It returns false, and takes none, once Close was called.
-func (m *Memory) Retain() bool {
-	for {
-		s := m.state.Load()
-		if s&closed != 0 {
-			return false
-		}
-		if m.state.CompareAndSwap(s, s+1) {
-			return true
-		}
-	}
-}
-
-// Release gives a reference of Retain back. The last one of a closed Memory
-// unmaps it. It panics if there is none to give back.
-func (m *Memory) Release() {
-	s := m.state.Add(-1)
-	if s < 0 || s == closed-1 {
-		panic("shm: Release without Retain")
-	}
-	if s == closed {
-		m.unmap() // nobody is there to take its error: it fails only for a wrong address
-	}
-}
-
-// Close refuses further Retains and unmaps the memory, at once or with the last
-// Release; it does not wait for that. A second Close returns ErrClosed.
+// Close unmaps the memory, which nobody may use any more: a touch of what was
+// there is a fault at best. A second Close returns os.ErrClosed.
 func (m *Memory) Close() error {
-	for {
-		s := m.state.Load()
-		if s&closed != 0 {
-			return fmt.Errorf("shm: close: %w", ErrClosed)
-		}
-		if m.state.CompareAndSwap(s, s|closed) {
-			if s == 0 {
-				return m.unmap()
-			}
-			return nil
-		}
+	if m.closed.Swap(true) {
+		return fmt.Errorf("shm: close: %w", os.ErrClosed)
 	}
-}
-
-func (m *Memory) unmap() error {
 	if m.file == nil {
 		return nil
 	}

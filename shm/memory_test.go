@@ -10,7 +10,6 @@ import (
 	"os"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +35,7 @@ func create(t *testing.T, size int64) *Memory {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := m.Close(); err != nil && !errors.Is(err, ErrClosed) {
+		if err := m.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			t.Error(err)
 		}
 	})
@@ -284,85 +283,23 @@ func TestMapKeepsADuplicate(t *testing.T) {
 	}
 }
 
-func TestUnmappingWaitsForTheLastUser(t *testing.T) {
+func TestClose(t *testing.T) {
 	shmtest.CheckFiles(t)
-	m, err := Create("refs", pageSize)
+	m, err := Create("closing", pageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if !m.Retain() {
-			t.Fatal("no reference before Close")
-		}
+	if !isMapped(t, "closing") {
+		t.Fatal("not mapped")
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if m.Retain() {
-		t.Error("a reference after Close")
+	if isMapped(t, "closing") {
+		t.Error("mapped after Close")
 	}
-	if err := m.Close(); !errors.Is(err, ErrClosed) {
-		t.Errorf("second Close: %v, want ErrClosed", err)
-	}
-	m.Release()
-	if !isMapped(t, "refs") {
-		t.Fatal("unmapped under a user")
-	}
-	m.Words()[0].Store(1)
-	m.Release()
-	if isMapped(t, "refs") {
-		t.Error("mapped after the last Release")
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("Release without Retain did not panic")
-		}
-	}()
-	m.Release()
-}
-
-func TestReleaseWithoutRetain(t *testing.T) {
-	m := Heap(8)
-	defer func() {
-		if recover() == nil {
-			t.Error("Release without Retain did not panic")
-		}
-	}()
-	m.Release()
-}
-
-// TestConcurrentClose closes regions under users: each access happens in mapped
-// memory (or the test dies of a fault), and each region is unmapped once.
-func TestConcurrentClose(t *testing.T) {
-	shmtest.CheckFiles(t)
-	for range 50 {
-		m, err := Create("concurrent", pageSize)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var wg sync.WaitGroup
-		var start sync.WaitGroup
-		start.Add(1)
-		for range 4 {
-			wg.Go(func() {
-				start.Wait()
-				for m.Retain() {
-					m.Words()[0].Add(1)
-					m.Release()
-				}
-			})
-		}
-		wg.Go(func() {
-			start.Wait()
-			if err := m.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		start.Done()
-		wg.Wait()
-		if isMapped(t, "concurrent") {
-			t.Fatal("still mapped")
-		}
+	if err := m.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("second Close: %v, want os.ErrClosed", err)
 	}
 }
 
@@ -387,9 +324,6 @@ func TestHeap(t *testing.T) {
 		}
 		if err := m.Close(); err != nil {
 			t.Error(err)
-		}
-		if m.Retain() {
-			t.Error("a reference after Close")
 		}
 	}
 }
