@@ -63,33 +63,33 @@ func newSecret() []byte {
 }
 
 // create makes a bus with a new region.
-func (s *Supervisor) create(n int, c ring.Config) (*bus, error) {
+func (s *Supervisor) create(n int, c ring.Config) error {
 	size, err := c.RegionSize()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	mem, err := shm.Create(fmt.Sprintf("kbus-%d", n), size)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b := &bus{s: s, number: n, secret: newSecret(), ksocks: map[int]*ksock{}}
 	if err := ring.Format(mem, c); err != nil {
 		mem.Close()
-		return nil, err
+		return err
 	}
 	if err := b.attach(mem); err != nil {
 		mem.Close()
-		return nil, err
+		return err
 	}
 	if s.systemd != nil {
 		s.systemd.forget(n) // the region that had the number, if there was one
 	}
 	if err := s.state.add(&busState{Bus: n, Region: b.id, Secret: b.secret}); err != nil {
 		b.release()
-		return nil, err
+		return err
 	}
 	s.publish(b)
-	return b, nil
+	return nil
 }
 
 // publish puts b in the table.
@@ -172,8 +172,7 @@ func (s *Supervisor) newBus(c control.Config) (int, error) {
 	defer s.creating.Unlock()
 	for n := range MaxBuses {
 		if s.bus(n) == nil {
-			_, err := s.create(n, rc)
-			return n, err
+			return n, s.create(n, rc)
 		}
 	}
 	return 0, refuse(unix.EINVAL, "there are %d buses, and no more can be had", MaxBuses)

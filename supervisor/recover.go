@@ -110,8 +110,7 @@ func (s *Supervisor) recover(b *bus, st *busState, stored *os.File) error {
 		return nil
 	}
 	s.log.Info("nobody holds the bus any more: it begins anew", "bus", b.number)
-	_, err := s.create(b.number, s.o.Bus)
-	return err
+	return s.create(b.number, s.o.Bus)
 }
 
 // regained makes the region of f the bus's and puts the bus in the table; if
@@ -246,7 +245,7 @@ func (b *bus) holderDied(p *process) {
 		return
 	}
 	b.s.log.Info("nobody holds the bus any more: it begins anew", "bus", b.number)
-	if _, err := b.s.create(b.number, b.s.o.Bus); err != nil {
+	if err := b.s.create(b.number, b.s.o.Bus); err != nil {
 		b.s.log.Error("bus is gone", "bus", b.number, "err", err)
 	}
 }

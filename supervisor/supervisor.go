@@ -91,7 +91,7 @@ func (s *Supervisor) start() error {
 	}
 	for n := range s.o.Buses {
 		if s.buses[n] == nil {
-			if _, err := s.create(n, s.o.Bus); err != nil {
+			if err := s.create(n, s.o.Bus); err != nil {
 				return err
 			}
 		}

@@ -341,7 +341,7 @@ func (b *books) message(a *account, r *record) {
 	case r.name >= busBindEvent:
 		b.Events++
 	case r.reply != 0 && r.to == a.ksock:
-		b.answer(a, s, m, r)
+		b.answer(a, m, r)
 	case r.name != 0:
 		b.violation("Ksock %d has read a Status for Ksock %d (R5.7)", a.ksock, r.to)
 	case m.class == chained:
@@ -390,7 +390,7 @@ func (b *books) checkSpan(a *account, origin uint64, s *span) {
 }
 
 // answer is the Reply or Status to a Request of a.
-func (b *books) answer(a, s *account, m *sent, r *record) {
+func (b *books) answer(a *account, m *sent, r *record) {
 	q := a.ask(r.reply)
 	switch {
 	case q.seq == 0:

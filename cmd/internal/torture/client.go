@@ -196,19 +196,19 @@ func (c *client) open() {
 		a.switchOnce(ctx)
 	}
 	for range 1 + c.rng.IntN(4) {
-		a.bind(ctx, pick(c, []string{pick(c, c.names.announce), "$.T.%", "$.T.*"}), ksock.Listener)
+		a.listen(ctx, pick(c, []string{pick(c, c.names.announce), "$.T.%", "$.T.*"}))
 	}
 	switch {
 	case all:
-		a.bind(ctx, "$.*", ksock.Listener)
+		a.listen(ctx, "$.*")
 	case !a.asks && c.chance(2):
-		a.bind(ctx, "$.A.*", ksock.Listener)
+		a.listen(ctx, "$.A.*")
 	}
 	if c.chance(10) {
-		a.bind(ctx, "$.Q.*", ksock.Listener)
+		a.listen(ctx, "$.Q.*")
 	}
 	if c.chance(20) {
-		a.bind(ctx, ring.ReplierBindEvent, ksock.Listener)
+		a.listen(ctx, ring.ReplierBindEvent)
 	}
 	for range c.rng.IntN(3) {
 		a.bindReplier(ctx)
@@ -241,11 +241,11 @@ func (a *actor) failed(err error) bool {
 	return true
 }
 
-func (a *actor) bind(ctx context.Context, name string, role ksock.Role) {
+func (a *actor) listen(ctx context.Context, name string) {
 	if len(a.listens) > 6 {
 		return
 	}
-	if err := a.k.Bind(ctx, name, role); !a.failed(err) {
+	if err := a.k.Bind(ctx, name, ksock.Listener); !a.failed(err) {
 		a.listens = append(a.listens, name)
 		a.bindings = a.c.b.now()
 	}
@@ -345,7 +345,7 @@ func (a *actor) settings() {
 	defer cancel()
 	switch x := a.c.rng.IntN(100); {
 	case x < 25:
-		a.bind(ctx, pick(a.c, a.c.names.announce), ksock.Listener)
+		a.listen(ctx, pick(a.c, a.c.names.announce))
 	case x < 50:
 		a.bindReplier(ctx)
 	case x < 85:

@@ -135,16 +135,6 @@ func load(file string) (r recording, steps int, err error) {
 	return t, len(t.Steps), nil
 }
 
-// ParseFile reads the trace in a file.
-func ParseFile(file string) (*Trace, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return Parse(f, file)
-}
-
 // Play plays t on buses of its own and returns what was answered otherwise than recorded. The error is of starting and
 // ending them; ctx ends it between two steps.
 func (t *Trace) Play(ctx context.Context, start Start) (list []Difference, err error) {

@@ -33,11 +33,11 @@ func files(t testing.TB) []string {
 
 func parse(t testing.TB, file string) *Trace {
 	t.Helper()
-	tr, err := ParseFile(file)
+	r, _, err := load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tr
+	return r.(*Trace)
 }
 
 // TestModel plays every trace on the model of the rules.

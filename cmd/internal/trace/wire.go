@@ -239,8 +239,8 @@ func (r *replay) read() {
 	}
 }
 
-// await waits until ready, called with the lock held, says so; false if the limit passes before.
-func (r *replay) await(ready func() bool) bool {
+// await waits until ready, called with the lock held, says so, or the limit passes.
+func (r *replay) await(ready func() bool) {
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	for {
@@ -248,12 +248,12 @@ func (r *replay) await(ready func() bool) bool {
 		ok, news := ready(), r.news
 		r.mu.Unlock()
 		if ok {
-			return true
+			return
 		}
 		select {
 		case <-news:
 		case <-timeout.C:
-			return false
+			return
 		}
 	}
 }

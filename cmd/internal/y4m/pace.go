@@ -3,7 +3,6 @@ package y4m
 import (
 	"fmt"
 	"math/bits"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -45,9 +44,4 @@ func ParseRate(s string) (Ratio, error) {
 		return bad()
 	}
 	return Ratio{num, den}, nil
-}
-
-// String writes it as the format does: 30000:1001.
-func (r Ratio) String() string {
-	return strconv.FormatUint(uint64(r.Num), 10) + ":" + strconv.FormatUint(uint64(r.Den), 10)
 }
