@@ -253,10 +253,7 @@ const otherUser = 61234
 
 // threadsChild has a Ksock wait in each of many threads: SOCKET.
 func threadsChild() error {
-	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 12, Max: 12}); err != nil {
-		return err
-	}
-	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(otherUser), syscall.Setuid(otherUser)); err != nil {
+	if err := asOther(unix.RLIMIT_NPROC, 12); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

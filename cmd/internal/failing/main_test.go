@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 		"few":        fewChild,
 		"threads":    threadsChild,
 		"full":       fullChild,
+
+		"greedy":      greedyChild,
+		"unlocked":    unlockedChild,
+		"few threads": fewThreadsChild,
 	})
 }
 
@@ -185,10 +189,10 @@ func supervisorChild() error {
 	return runSupervisor(os.Args[1])
 }
 
-// runSupervisor runs a supervisor until standard input ends.
-func runSupervisor(socket string) error {
+// runSupervisor runs a supervisor until standard input ends, for more users than its own.
+func runSupervisor(socket string, users ...uint32) error {
 	s, err := supervisor.Start(supervisor.Options{
-		Socket: socket, Bus: small, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Socket: socket, Bus: small, AllowUsers: users, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
