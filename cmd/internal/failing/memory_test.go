@@ -169,7 +169,7 @@ func TestSupervisorThreads(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	serves, most := 0, 12
-	for n := 2; n <= most; n++ {
+	for n := 1; n <= most; n++ {
 		socket := othersSocket(t)
 		cmd := shmtest.Command(t, "few threads", socket, strconv.Itoa(n))
 		var log strings.Builder
@@ -189,14 +189,11 @@ func TestSupervisorThreads(t *testing.T) {
 			serves++
 		}
 		c.In.Close()
-		if err := c.Wait(); said != "ready\n" && !strings.Contains(log.String(), "ulimit -u") || said == "ready\n" && err != nil {
+		if err := c.Wait(); (err != nil || said != "ready\n") && !strings.Contains(log.String(), "ulimit -u") {
 			t.Errorf("%d threads: the supervisor ends with %v, after %q\n%s", n, err, said, log.String())
 		}
 		for _, k := range open {
 			k.Close()
-		}
-		if said == "ready\n" {
-			continue
 		}
 		next := shmtest.Command(t, "few threads", socket, "1000")
 		next.Stderr = nil
@@ -204,14 +201,18 @@ func TestSupervisorThreads(t *testing.T) {
 		if said, err := again.Out.ReadString('\n'); said != "ready\n" {
 			t.Errorf("%d threads: the next supervisor says %q, %v", n, said, err)
 		}
-		if err := errors.Join(roundTrip(socket), emptyBus(socket)); err != nil {
+		err := roundTrip(socket)
+		for ; errors.Is(err, unix.EAGAIN) && ctx.Err() == nil; err = roundTrip(socket) {
+			// this process is about to give the bus back, with what it closed meanwhile
+		}
+		if err := errors.Join(err, emptyBus(socket)); err != nil {
 			t.Errorf("%d threads: the bus does not live on: %v", n, err)
 		}
 		again.Kill()
 	}
-	t.Logf("2 to %d threads: %d serve", most, serves)
-	if serves == 0 || serves > most-2 {
-		t.Errorf("%d supervisors have served", serves)
+	t.Logf("1 to %d threads: %d serve", most, serves)
+	if serves == 0 {
+		t.Error("no supervisor has served")
 	}
 }
 
