@@ -170,14 +170,14 @@ func TestPin(t *testing.T) {
 
 func TestFan(t *testing.T) {
 	shmtest.CheckFiles(t)
-	for _, o := range []Options{{Size: 64}, {Size: 64, Listeners: 3}, {Size: 3 << 20, Listeners: 2}, {Size: 8, Copy: true, Wait: Sleep}} {
+	for _, o := range []Options{{Size: 64}, {Size: 64, Listeners: 3}, {Size: 3 << 20, Listeners: 2}, {Size: 8, Copy: true, Wait: Sleep}, {Size: 64, Listeners: 2, Batch: 64}} {
 		f, err := Fan(t.Context(), short(o))
 		if err != nil {
 			t.Fatal(err)
 		}
 		n := max(o.Listeners, 1)
 		checkRun(t, f, append(slices.Repeat([]string{"listener"}, n), "announcer")...)
-		if f.Missed != 0 || f.Sent < 1 || f.PerSecond <= 0 || f.Listeners != n {
+		if f.Missed != 0 || f.Sent < 1 || f.PerSecond <= 0 || f.Listeners != n || f.BatchSize != o.Batch {
 			t.Errorf("%+v", f)
 		}
 		if got := messages(f, "listener"); got != f.Sent*int64(n) {

@@ -13,13 +13,16 @@ import (
 const fanQueue = 4096
 
 // Fan measures announcements of Senders processes, all to the same name, to
-// Listeners in processes of their own. Senders wait for the slowest (AllOrWait),
+// Listeners in processes of their own, one by one or in batches. Senders wait for the slowest (AllOrWait),
 // so none may be missed.
 func Fan(ctx context.Context, o Options) (*Result, error) {
 	return measure(ctx, o, "fan", func(s *stage) error {
 		r, senders := s.result, s.o.Senders
 		r.ofMessages(s.o)
 		r.Wait, r.Senders, r.Listeners, r.MaxMessages = s.o.Wait, senders, s.o.Listeners, fanQueue
+		if s.o.Batch > 1 {
+			r.BatchSize, r.InPlace = s.o.Batch, false // SendBatch copies
+		}
 		roles := append(slices.Repeat([]string{"announcer"}, senders), slices.Repeat([]string{"listener"}, s.o.Listeners)...)
 		if err := s.set(roles...); err != nil {
 			return err
@@ -58,12 +61,32 @@ func announcer(w *worker) (*report, error) {
 	}
 	h := ksock.Header{Name: w.name(fanName), Flags: ksock.AllOrWait}
 	n := uint64(0)
-	for begin := now(); now()-begin < int64(w.Duration); {
+	some := func() error {
 		for range 16 {
 			n++
 			if err := e.send(&h, n); err != nil {
-				return nil, err
+				return err
 			}
+		}
+		return nil
+	}
+	if w.Batch > 1 {
+		ms := make([]*ksock.Message, w.Batch)
+		for i := range ms {
+			ms[i] = &ksock.Message{Header: h, Data: make([]byte, w.Size)}
+		}
+		some = func() error {
+			for _, m := range ms {
+				n++
+				mark(m.Data, n)
+			}
+			_, err := e.k.SendBatch(w.ctx, ms)
+			return err
+		}
+	}
+	for begin := now(); now()-begin < int64(w.Duration); {
+		if err := some(); err != nil {
+			return nil, err
 		}
 	}
 	return &report{Messages: int64(n)}, e.finish(endName)
@@ -90,8 +113,13 @@ func listener(w *worker) (*report, error) {
 		count++
 		return nil
 	}
+	receive := e.receive
+	if w.Batch > 1 {
+		vs := make([]ksock.View, w.Batch)
+		receive = func(f func(*ksock.Header, []byte) error) error { return e.receiveBatch(vs, f) }
+	}
 	for !over {
-		if err := e.receive(check); err != nil {
+		if err := receive(check); err != nil {
 			return nil, err
 		}
 		if begin == 0 {

@@ -44,6 +44,7 @@ type Options struct {
 	Copy      bool          // copy messages in and out (Send, Next) instead of using them in place (Loan, View)
 	Listeners int           // default 1
 	Senders   int           // or askers; default 1
+	Batch     int           // messages sent and taken in one go; default 1
 	Stages    int           // between sender and Listener
 	Rate      float64       // messages a second; 0: as fast as they go
 
@@ -64,6 +65,7 @@ const (
 	MaxSize      = 8 << 20 // fits the default limit of a bus, and several into its arena
 	MaxListeners = 64      // and senders, stages, busy processes
 	MaxKsocks    = 1000
+	MaxBatch     = 1000 // a process may hold about as many in place
 	MaxBindings  = 16_000
 	MaxDepth     = 100
 	MaxRate      = 100_000_000
@@ -86,6 +88,9 @@ func (o Options) check() (Options, error) {
 	if o.Senders == 0 {
 		o.Senders = 1
 	}
+	if o.Batch == 0 {
+		o.Batch = 1
+	}
 	bad := func(format string, args ...any) (Options, error) {
 		return o, fmt.Errorf("%w: %w", ErrOptions, fmt.Errorf(format, args...))
 	}
@@ -100,6 +105,8 @@ func (o Options) check() (Options, error) {
 		return bad("%d Listeners: possible are 1 to %d", o.Listeners, MaxListeners)
 	case o.Senders < 0 || o.Senders > MaxListeners:
 		return bad("%d senders: possible are 1 to %d", o.Senders, MaxListeners)
+	case o.Batch < 0 || o.Batch > MaxBatch:
+		return bad("batches of %d messages: possible are 1 to %d", o.Batch, MaxBatch)
 	case !(o.Rate >= 0 && o.Rate <= MaxRate):
 		return bad("%v messages a second: possible are 0 (as fast as they go) to %d", o.Rate, MaxRate)
 	}

@@ -97,7 +97,7 @@ func (f *runFile) of(system, workload string, size int, wait Wait, listeners int
 
 // plain tells whether a series is measured without what other workloads add.
 func (s *series) plain() bool {
-	return !s.Copied && s.Senders <= 1 && s.Stages == 0 && s.Rate == 0 && s.Ksocks == 0 && s.Bindings == 0 &&
+	return !s.Copied && s.Senders <= 1 && s.BatchSize == 0 && s.Stages == 0 && s.Rate == 0 && s.Ksocks == 0 && s.Bindings == 0 &&
 		s.Depth == 0 && s.Busy == 0 && s.Slow == 0 && s.Stopped == 0
 }
 

@@ -27,10 +27,11 @@ type Result struct {
 	InPlace   bool    `json:"in_place,omitempty"`
 	Copied    bool    `json:"copied,omitempty"` // in and out
 	Listeners int     `json:"listeners,omitempty"`
-	Senders   int     `json:"senders,omitempty"` // or askers
-	Stages    int     `json:"stages,omitempty"`  // between sender and Listener
-	Rate      float64 `json:"rate,omitempty"`    // messages a second that were to be sent
-	Ksocks    int     `json:"ksocks,omitempty"`  // that were open and idle
+	BatchSize int     `json:"batch_size,omitempty"` // messages sent and taken in one go, if more than 1
+	Senders   int     `json:"senders,omitempty"`    // or askers
+	Stages    int     `json:"stages,omitempty"`     // between sender and Listener
+	Rate      float64 `json:"rate,omitempty"`       // messages a second that were to be sent
+	Ksocks    int     `json:"ksocks,omitempty"`     // that were open and idle
 	Bindings  int     `json:"bindings,omitempty"`
 	Depth     int     `json:"depth,omitempty"`   // parts of the name that a wildcard stood for
 	Busy      int     `json:"busy,omitempty"`    // processes that did nothing but use a CPU
@@ -133,6 +134,7 @@ func (r *Result) name() string {
 	add(r.Wait != "", "wait", r.Wait)
 	add(r.Senders > 1, "senders", r.Senders)
 	add(r.Listeners > 0, "listeners", r.Listeners)
+	add(r.BatchSize > 0, "batch", r.BatchSize)
 	add(r.Readers > 0, "readers", r.Readers)
 	add(r.Stages > 0, "stages", r.Stages)
 	add(r.Rate > 0, "rate", r.Rate)

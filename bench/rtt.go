@@ -119,6 +119,19 @@ func (e *end) receive(f func(h *ksock.Header, data []byte) error) error {
 	return err
 }
 
+// receiveBatch is receive for as many messages as there are, at most len(vs).
+func (e *end) receiveBatch(vs []ksock.View, f func(h *ksock.Header, data []byte) error) error {
+	n, err := e.k.ViewBatch(e.w.ctx, vs)
+	for _, v := range vs[:n] {
+		if err == nil {
+			e.h = v.Header()
+			err = f(&e.h, v.Data())
+		}
+	}
+	e.k.ReleaseAll(vs[:n])
+	return err
+}
+
 // finish tells whoever listens to name that this process sends no more.
 func (e *end) finish(name string) error {
 	m := ksock.Announce(name, nil)

@@ -83,6 +83,8 @@ var jobs = []job{
 	{"fan4", "announcements 64 B, 1 → 4", Fan, Options{Size: 64, Listeners: 4}, "ring4"},
 	{"fan8", "announcements 64 B, 1 → 8", Fan, Options{Size: 64, Listeners: 8}, "futex"},
 	{"fan32", "announcements 64 B, 1 → 32", Fan, Options{Size: 64, Listeners: 32}, "ring32"},
+	{"batch1", "announcements 64 B in batches of 64, 1 → 1", Fan, Options{Size: 64, Listeners: 1, Batch: 64}, "cacheline"},
+	{"batch8", "announcements 64 B in batches of 64, 1 → 8", Fan, Options{Size: 64, Listeners: 8, Batch: 64}, "futex"},
 	{"senders", "announcements 64 B, 4 → 1", Fan, Options{Size: 64, Senders: 4, Listeners: 1}, "cacheline"},
 	{"frames1", "frames of 3 MiB, 1 → 1", Fan, Options{Size: frame, Listeners: 1}, "cacheline"},
 	{"frames8", "frames of 3 MiB, 1 → 8", Fan, Options{Size: frame, Listeners: 8}, "futex"},

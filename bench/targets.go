@@ -50,6 +50,7 @@ var targets = []struct {
 	{Target{Name: "announcements 64 B, 1 → 1", Unit: "/s", AtLeast: true, Further: 6e6}, []string{"fan1"}, perSecond},
 	{Target{Name: "announcements 64 B, 1 → 4", Unit: "/s", AtLeast: true, Further: 2e6}, []string{"fan4"}, perSecond},
 	{Target{Name: "announcements 64 B, 1 → 8", Unit: "/s", AtLeast: true, Further: 1e6}, []string{"fan8"}, perSecond},
+	{Target{Name: "announcements 64 B in batches of 64, 1 → 1", Unit: "/s", AtLeast: true, Further: 25e6}, []string{"batch1"}, perSecond},
 	{Target{Name: "frames of 3 MiB in place, 1 → 1", Unit: "/s", AtLeast: true, Further: 600e3}, []string{"frames1"}, perSecond},
 	{Target{Name: "frames of 3 MiB in place, 1 → 8", Unit: "/s", AtLeast: true, Further: 200e3}, []string{"frames8"}, perSecond},
 	{Target{Name: "send with 10,000 bindings, p50", Unit: "× with 10", Further: 1.2}, []string{"send10k", "send10"}, byMedian},

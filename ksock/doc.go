@@ -28,6 +28,9 @@
 // memory of the bus to be filled and then sent with [Ksock.SendLoan]. Both are
 // given back; a Ksock that is closed keeps its memory mapped until they are.
 //
+// Many small messages cost least together: [Ksock.SendBatch] brings announcements
+// of one name into all queues at once, [Ksock.ViewBatch] takes what there is.
+//
 // # Queues
 //
 // Each Ksock has a queue of unread messages, limited by

@@ -364,18 +364,62 @@ func (v View) Release() {
 	}
 	k := v.t.k
 	k.c.Reading.Lock()
-	if v.t.turn != v.turn {
-		k.c.Reading.Unlock()
-		return
+	last := v.release()
+	k.c.Reading.Unlock()
+	if last {
+		k.finish()
 	}
-	v.t.turn++
-	if v.t.kept == nil {
-		v.t.m.Release()
+}
+
+// release is Release with Reading held; it tells whether the Ksock is closed and
+// waited for this View.
+func (v View) release() (last bool) {
+	t := v.t
+	if t.turn != v.turn {
+		return false
 	}
-	v.t.kept = nil
-	k.free = append(k.free, v.t)
+	k := t.k
+	t.turn++
+	if t.kept == nil {
+		t.m.Release()
+	}
+	t.kept = nil
+	k.free = append(k.free, t)
 	k.views--
-	last := k.views == 0 && k.end != nil
+	return k.views == 0 && k.end != nil
+}
+
+// ViewBatch takes what there is in the queue, up to len(vs) messages, in place and
+// in one go, waiting for the first. It fills vs from the front and returns how many
+// there are; they are to be released, also if an error comes with them. Errors:
+// those of [Ksock.Next].
+func (k *Ksock) ViewBatch(ctx context.Context, vs []View) (n int, err error) {
+	if len(vs) == 0 {
+		return 0, nil
+	}
+	if vs[0], err = k.View(ctx); err != nil {
+		return 0, err
+	}
+	k.c.Reading.Lock()
+	for n = 1; n < len(vs); n++ {
+		if vs[n], err = k.take(); err != nil || vs[n].t == nil {
+			break
+		}
+	}
+	k.c.Reading.Unlock()
+	k.file.refresh(k)
+	return n, k.fail("receive", "", forOther, err)
+}
+
+// ReleaseAll releases Views of one Ksock in one go.
+func (k *Ksock) ReleaseAll(vs []View) {
+	last := false
+	k.c.Reading.Lock()
+	for _, v := range vs {
+		if v.t != nil && v.t.k == k && v.release() {
+			last = true
+		}
+	}
 	k.c.Reading.Unlock()
 	if last {
 		k.finish()

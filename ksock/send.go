@@ -33,6 +33,53 @@ func (k *Ksock) TrySend(m *Message) (MessageID, error) {
 	return id, k.sendError("send", &m.Header, err)
 }
 
+// SendBatch sends messages in their order, each as [Ksock.Send] would, and returns
+// how many went out; an error is that of the next one. It is for many small
+// messages at once: announcements of one name in a row come into the queues
+// together, 64 at a time, and wake their readers once.
+func (k *Ksock) SendBatch(ctx context.Context, ms []*Message) (sent int, err error) {
+	for sent < len(ms) && err == nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+			break
+		}
+		var n int
+		var waits *waitingSend
+		n, waits, err = k.transmitBatch(ms[sent:])
+		sent += n
+		switch {
+		case waits != nil:
+			if err = k.drain(ctx, waits); err == nil {
+				sent++
+			}
+		case err == error(unix.EALREADY):
+			if again, cause := k.behind(ctx); cause != nil || again {
+				err = cause
+			}
+		}
+	}
+	if err != nil {
+		err = k.sendError("send", &ms[sent].Header, err)
+	}
+	return sent, err
+}
+
+// transmitBatch hands messages to the bus. If one then waits in this Ksock, waits is
+// what those behind it wait for.
+func (k *Ksock) transmitBatch(ms []*Message) (n int, waits *waitingSend, err error) {
+	k.c.Sending.Lock()
+	defer k.c.Sending.Unlock()
+	if k.end != nil {
+		return 0, nil, k.end
+	}
+	n, err = k.c.SendBatch(len(ms), func(i int) (*Header, []byte) { return &ms[i].Header, ms[i].Data })
+	if err == error(unix.EAGAIN) {
+		waits = &waitingSend{over: make(chan struct{}), id: k.c.LastSent()}
+		k.sending = waits
+	}
+	return n, waits, err
+}
+
 // Relay sends a message that comes from another bus, as a Limpet does. It never
 // waits, since [AllOrWait] acts as [AllOrFail] does (R8.5), and the message's flag
 // stays. With copy, the message has answered or asked somebody on its own bus: it

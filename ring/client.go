@@ -37,6 +37,7 @@ type Client struct {
 	cache   *cache
 	hand    draft // the message being sent
 	waiting draft // R6.5; h = 0: none
+	batch   []*draft
 	last    MessageID
 	sent    uint64 // for statistics
 	loans   heldList
@@ -187,15 +188,23 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 	if err := c.check(); err != nil {
 		return MessageID{}, err
 	}
-	if err := c.checkHeader(h, len(data)); err != nil {
+	d := &c.hand
+	if err := c.draw(d, h, data, kind, opts); err != nil {
 		return MessageID{}, err
+	}
+	return c.sendDrawn(d)
+}
+
+// draw makes a draft of a message, in a block of its own.
+func (c *Client) draw(d *draft, h *Header, data []byte, kind int, opts uint32) error {
+	if err := c.checkHeader(h, len(data)); err != nil {
+		return err
 	}
 	held, err := c.loans.get()
 	if err != nil {
-		return MessageID{}, err
+		return err
 	}
 	c.cache.willTake(c.b, c.cache.units, 1)
-	d := &c.hand
 	c.compose(d, h, kind, opts)
 	d.held, d.data = held, len(data)
 	err = d.resolve(c.b)
@@ -205,15 +214,26 @@ func (c *Client) sendCopied(h *Header, data []byte, kind int, opts uint32) (Mess
 	}
 	if err != nil {
 		c.loans.put(held)
-		return MessageID{}, err
+		return err
 	}
 	copy(c.b.bytesAt(d.h, 0, len(data)), data)
+	return nil
+}
+
+// sendDrawn sends what draw has made, or drops it, unless it waits.
+func (c *Client) sendDrawn(d *draft) (MessageID, error) {
 	id, err := c.transmit(d)
 	if err != nil && d.h != 0 {
-		d.drop(&c.send)
-		c.loans.put(held)
+		c.drop(d)
 	}
 	return id, err
+}
+
+// drop lets go of a draft, and of the word that named it for the supervisor.
+func (c *Client) drop(d *draft) {
+	held := d.held
+	d.drop(&c.send)
+	c.loans.put(held)
 }
 
 // willSend begins to fetch the lines that others wrote last and the send is going
@@ -281,9 +301,7 @@ func (c *Client) transmit(d *draft) (MessageID, error) {
 			c.settled(d.led)
 		}
 		c.count(d)
-		held := d.held
-		d.drop(&c.send)
-		c.loans.put(held)
+		c.drop(d)
 		if d == &c.waiting {
 			c.pending.Store(false)
 		}
@@ -370,10 +388,7 @@ func (l *Loan) Release() {
 	if l.c == nil || l.d.h == 0 {
 		return
 	}
-	if l.d.h != 0 {
-		l.d.drop(&l.c.send)
-		l.c.loans.put(l.d.held)
-	}
+	l.c.drop(&l.d)
 }
 
 // SendLoan sends a message whose data is already in place. The Loan is used up by
@@ -433,9 +448,7 @@ func (c *Client) SendAgain() (MessageID, error) {
 // Discard drops the waiting message, if there is one (R6.5).
 func (c *Client) Discard() {
 	if c.waiting.h != 0 {
-		held := c.waiting.held
-		c.waiting.drop(&c.send)
-		c.loans.put(held)
+		c.drop(&c.waiting)
 		c.pending.Store(false)
 	}
 }

@@ -32,6 +32,7 @@ var clientDeaths = []deathCase{
 	{name: "send", bus: checkBus{ksocks: three}, do: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "a") }, others: bystanders},
 	{name: "send without a block at hand", bus: checkBus{ksocks: []checkKsock{{}, {binds: listener("$.A")}, {}}},
 		do: func(s *checkSim) { s.send(1, Header{Name: "$.A"}, "a") }, others: bystanders},
+	{name: "send a batch", bus: checkBus{ksocks: three}, do: func(s *checkSim) { s.sendBatch(1, 2, "$.A", 0) }, others: bystanders},
 	{name: "send urgent", bus: checkBus{ksocks: three}, do: func(s *checkSim) { s.send(1, Header{Name: "$.A", Flags: Urgent}, "a") }, others: bystanders},
 	{name: "send that waits", bus: checkBus{
 		ksocks: []checkKsock{{blocks: 2}, {max: 1, binds: listener("$.A")}, {blocks: 3}},

@@ -91,6 +91,40 @@ var checkCases = []checkCase{
 		},
 	},
 	{
+		name: "a batch, and a Listener",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendBatch(1, 2, "$.A", 0) })
+			w.Go("L", func() { s.take(2); s.take(2) })
+		},
+	},
+	{
+		name: "a batch against a bind",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 2}, {binds: listener("$.A")}, {blocks: 1}}, cfg: Config{MaxBindings: 3}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendBatch(1, 2, "$.A", 0) })
+			w.Go("supervisor", func() { s.bind(s.admin, 3, "$.A", false); s.send(3, Header{Name: "$.B"}, "after it") })
+		},
+	},
+	{
+		name: "a batch against a sender, two Listeners", partly: true,
+		bus: checkBus{ksocks: []checkKsock{{blocks: 2}, {blocks: 1}, {binds: listener("$.A")}, {binds: listener("$.A", "$.%")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendBatch(1, 2, "$.A", 0) })
+			w.Go("B", func() { s.send(2, Header{Name: "$.A"}, "b") })
+			w.Go("L1", func() { s.take(3); s.take(3) })
+			w.Go("L2", func() { s.take(4) })
+		},
+	},
+	{
+		name: "a batch for which there is no room, and a reader who makes some",
+		bus:  checkBus{ksocks: []checkKsock{{blocks: 3}, {max: 2, binds: listener("$.A")}}},
+		run: func(w *check.World, s *checkSim) {
+			w.Go("A", func() { s.sendBatch(1, 3, "$.A", AllOrWait); s.sendAgain(1) })
+			w.Go("L", func() { s.take(2); s.take(2) })
+		},
+	},
+	{
 		name: "one sender, two Listeners, and back", partly: true,
 		bus: checkBus{ksocks: []checkKsock{{blocks: 1, binds: listener("$.B")}, {blocks: 1, binds: listener("$.A")}, {blocks: 1, binds: listener("$.A", "$.%")}}},
 		run: func(w *check.World, s *checkSim) {

@@ -150,6 +150,32 @@ func sendAct(id uint32, h Header, data string) act {
 	})
 }
 
+// batchAct is SendBatch: one Send after the other, maybe with others' between them.
+func batchAct(id uint32, hs []Header, data []string) act {
+	return func(m *model.Bus, step int) (string, bool) {
+		h := hs[step]
+		id, err := m.Send(id, model.Message{
+			InReplyTo: model.MessageID(h.InReplyTo), To: h.To, Flags: h.Flags, Name: h.Name, Data: data[step],
+		})
+		switch {
+		case err != nil:
+			return fmt.Sprint(step, errno(err)), false
+		case step+1 < len(hs):
+			return "", true
+		}
+		return fmt.Sprint(len(hs), MessageID(id)), false
+	}
+}
+
+// batchSent sends a batch, with its result as batchAct has it.
+func batchSent(c *Client, hs []Header, data []string) string {
+	n, err := c.SendBatch(len(hs), func(i int) (*Header, []byte) { return &hs[i], []byte(data[i]) })
+	if err != nil {
+		return fmt.Sprint(n, errno(err))
+	}
+	return fmt.Sprint(n, c.LastSent())
+}
+
 func againAct(id uint32) act {
 	return once(func(m *model.Bus) string {
 		id, err := m.SendAgain(id)

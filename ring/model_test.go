@@ -163,6 +163,8 @@ func (p *pairUp) step(r source) {
 		p.lend(r, k)
 	case op < 41:
 		p.release(r, k)
+	case op < 46:
+		p.sendBatch(r, k)
 	case op < 69:
 		p.take(r, k)
 	default:
@@ -317,6 +319,33 @@ func (p *pairUp) send(r source, k *Client) {
 		id, mid = MessageID{}, model.MessageID{}
 	}
 	p.check(fmt.Sprintf("%d %s %+v (%d bytes)", k.id, how, h, len(data)), fmt.Sprint(id, errno(err)), fmt.Sprint(mid, errno(merr)))
+}
+
+func (p *pairUp) sendBatch(r source, k *Client) {
+	hs, data := someBatch(r, "")
+	act, out := batchAct(k.id, hs, data), ""
+	for step, more := 0, true; more; step++ {
+		out, more = act(p.m, step)
+	}
+	p.check(fmt.Sprintf("%d batch %+v", k.id, hs), batchSent(k, hs, data), out)
+}
+
+// someBatch makes up messages, most of which can go together.
+func someBatch(r source, tag string) (hs []Header, data []string) {
+	name := pick(r, pairNames)
+	for i := range 2 + r.IntN(5) {
+		h := Header{Name: name, Flags: pick(r, []uint32{0, AllOrFail, AllOrWait})}
+		switch r.IntN(12) {
+		case 0:
+			h.Name = pick(r, pairNames)
+		case 1:
+			h.Flags = pick(r, []uint32{Urgent, WantReply, AllOrFail | AllOrWait})
+		case 2:
+			h.Name = "$.*"
+		}
+		hs, data = append(hs, h), append(data, fmt.Sprint(tag, i, strings.Repeat("d", r.IntN(300)*r.IntN(2))))
+	}
+	return hs, data
 }
 
 // TestHistoriesAgainstModel does random operations, one at a time, on the bus

@@ -37,6 +37,22 @@ var plantedBugs = []planted{
 		layer: everybody, in: four,
 	},
 	{
+		bug:   "T3 in a batch",
+		edits: []replacement{{"batch.go", "\t\tp.arm(m) // before any copy (T3)\n", "\t\tdefer p.arm(m)\n"}},
+		layer: everybody, in: "a batch, and a Listener",
+	},
+	{
+		bug:   "a batch is not made good for the tables again",
+		edits: []replacement{{"batch.go", "range ds {\n\t\t\tif err := d.prepare", "range ds {\n\t\t\tif d.version != 0 {\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tif err := d.prepare"}},
+		layer: everybody, in: "a batch against a bind",
+	},
+	{
+		bug:   "a batch takes one place too many",
+		edits: []replacement{{"batch.go", "(q.limit-used-1)/uint64(n)+1", "(q.limit-used)/uint64(n)+1"}},
+		layer: everybody, in: "a batch for which there is no room, and a reader who makes some",
+		also: shrunk,
+	},
+	{
 		bug:   "T5 the waker clears the sleeper's flag",
 		edits: []replacement{{"log.go", "if b.w[s+sSleeping].Load() != 0 {", "if b.w[s+sSleeping].CompareAndSwap(1, 0) {"}},
 		layer: everybody, in: "a sender stops for good while the Listener sleeps", says: "sleeps for ever", few: true,

@@ -169,6 +169,9 @@ func (a *actor) ksock(t *testing.T, c *Client, n int) {
 				id, err := c.b.Replier(name)
 				return fmt.Sprint(id, errno(err))
 			})
+		case op == 10:
+			hs, data := someBatch(a.r, fmt.Sprint(a.who, ".", i, "."))
+			a.do(fmt.Sprintf("send a batch %+v", hs), batchAct(c.id, hs, data), func() string { return batchSent(c, hs, data) })
 		default:
 			h := Header{Name: pick(a.r, pairNames), Flags: pick(a.r, []uint32{0, 0, 0, Urgent, AllOrFail, AllOrWait, Urgent | AllOrFail})}
 			switch op % 4 {

@@ -397,6 +397,17 @@ func (s *checkSim) send(slot int, h Header, data string) string {
 	})
 }
 
+// sendBatch sends n announcements of one name.
+func (s *checkSim) sendBatch(slot, n int, name string, flags uint32) string {
+	defer s.keep(slot)
+	var hs []Header
+	var data []string
+	for i := range n {
+		hs, data = append(hs, Header{Name: name, Flags: flags}), append(data, fmt.Sprint(slot, ".", i))
+	}
+	return s.do("send a batch "+name, batchAct(uint32(slot), hs, data), func() string { return batchSent(s.k[slot], hs, data) })
+}
+
 func (s *checkSim) sendAgain(slot int) string {
 	defer s.keep(slot)
 	return s.do("send again", againAct(uint32(slot)), func() string { return sent(s.k[slot].SendAgain()) })

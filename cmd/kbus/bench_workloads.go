@@ -134,8 +134,10 @@ them: their queues are full, and stay so.`,
 		use:   "fan",
 		short: "Announcements to many Listeners, or of many senders",
 		long: `Measure how many announcements a second --senders processes, together, get to each
-of --listeners processes. Senders wait for the slowest, so none may be missed.`,
+of --listeners processes. Senders wait for the slowest, so none may be missed.
+With --batch they are sent, and taken, so many in one go.`,
 		example: `  kbus bench fan --size 64 --listeners 8 --seconds 5 --json
+  kbus bench fan --batch 64
   kbus bench fan --size 3M --listeners 8
   kbus bench fan --senders 4`,
 		run:     bench.Fan,
@@ -145,6 +147,7 @@ of --listeners processes. Senders wait for the slowest, so none may be missed.`,
 			f.addSize(cmd)
 			f.addListeners(cmd, "how many processes listen")
 			cmd.Flags().IntVar(&f.o.Senders, "senders", 1, "`N`, how many processes send")
+			cmd.Flags().IntVar(&f.o.Batch, "batch", 1, "`N`, how many messages are sent in one go; more than 1 are copied in")
 			f.addInPlace(cmd)
 			f.addBesides(cmd)
 		},
