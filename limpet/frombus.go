@@ -80,7 +80,7 @@ func (b *batch) reset() {
 	*b = batch{heads: b.heads[:0], parts: b.parts[:0], views: b.views[:0], iov: b.iov[:0]}
 }
 
-// fromBus passes on what the bus has for this Limpet, until the session ends.
+// fromBus passes on what the bus has for this Limpet, until the link ends.
 func (s *session) fromBus() error {
 	var b batch
 	defer b.reset()
@@ -131,9 +131,8 @@ func (s *session) flush(b *batch) error {
 	if b.n == 0 {
 		return nil
 	}
-	iov := b.buffers()
 	s.wmu.Lock()
-	written, err := iov.WriteTo(s.link)
+	written, err := gather(s.link, b.buffers())
 	s.wmu.Unlock()
 	s.l.bytesOut.Add(uint64(written))
 	if err != nil {
@@ -142,6 +141,13 @@ func (s *session) flush(b *batch) error {
 	s.l.framesOut.Add(uint64(b.n))
 	b.reset()
 	return nil
+}
+
+func gather(l Link, v net.Buffers) (int64, error) {
+	if g, ok := l.(Gatherer); ok {
+		return g.WriteBuffers(v)
+	}
+	return v.WriteTo(l)
 }
 
 // pass puts a message read from the bus into the batch, or drops it (R8.4). The

@@ -179,7 +179,9 @@ func (l *Limpet) Run(ctx context.Context) error {
 func (l *Limpet) open(ctx context.Context, p *time.Duration) *ksock.Ksock {
 	for {
 		try, cancel := context.WithTimeout(ctx, connectTime)
-		k, err := ksock.Open(try, l.o.Bus, &ksock.Options{Socket: l.o.Socket, Logger: l.log})
+		// Between two messages there is a link: looking for the next one for a few
+		// microseconds only keeps the CPU from those who are to send it.
+		k, err := ksock.Open(try, l.o.Bus, &ksock.Options{Socket: l.o.Socket, Logger: l.log, Spin: -1})
 		cancel()
 		if err == nil {
 			l.forget("bus")

@@ -16,9 +16,21 @@ import (
 
 // A Link carries bytes both ways, in order, to the other Limpet of the pair. One
 // goroutine reads it while another writes; Close, by a third, ends both. That is
-// all that is asked of a new kind of link: net.Conn has it. A frame leaves by
-// net.Buffers, so connections of the operating system send it in one gathered write.
+// all that is asked of a new kind of link: net.Conn has it. A Link that is a
+// [Gatherer] or an [Awaiter] besides is quicker.
 type Link = io.ReadWriteCloser
+
+// A Gatherer writes many pieces at once, which it may change. What is no Gatherer is
+// written to by [net.Buffers], which does so for a net.Conn of the operating system.
+type Gatherer interface {
+	WriteBuffers(net.Buffers) (int64, error)
+}
+
+// An Awaiter can wait until about n bytes are there to be read, or the end: whoever
+// reads a megabyte need not wake up for every packet of it.
+type Awaiter interface {
+	Await(n int) error
+}
 
 // A Connector makes links to the other Limpet, one after the other.
 type Connector interface {
@@ -75,7 +87,7 @@ func (d *dialer) Connect(ctx context.Context) (Link, error) {
 		return nil, err
 	}
 	if d.tls == nil {
-		return c, nil
+		return newSocket(c)
 	}
 	config := d.tls
 	if config.ServerName == "" && !config.InsecureSkipVerify {
@@ -149,7 +161,7 @@ func (l *Listener) Connect(ctx context.Context) (Link, error) {
 		return nil, err
 	}
 	if l.tls == nil {
-		return c, nil
+		return newSocket(c)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()

@@ -9,6 +9,10 @@ const (
 	// for the end of that frame and the beginning of the next, whose data is likely
 	// to be as large, and then goes straight to where it belongs.
 	aheadOfLarge = 256
+	// Of large data leastAwaited to mostAwaited bytes are waited for at a time: while
+	// they are read the next ones come.
+	leastAwaited = 64 << 10
+	mostAwaited  = 512 << 10
 	// mostEmpty is how often a link may give nothing, and no error either.
 	mostEmpty = 100
 )
@@ -59,7 +63,20 @@ func (r *reader) drop(n int) { r.a += n }
 func (r *reader) fill(to []byte) error {
 	n := copy(to, r.buf[r.a:r.b])
 	r.a += n
-	_, err := io.ReadFull(r.r, to[n:])
+	to = to[n:]
+	if w, ok := r.r.(Awaiter); ok {
+		for len(to) >= leastAwaited {
+			if err := w.Await(min(len(to), mostAwaited)); err != nil {
+				return err
+			}
+			n, err := io.ReadAtLeast(r.r, to, 1)
+			if err != nil {
+				return err
+			}
+			to = to[n:]
+		}
+	}
+	_, err := io.ReadFull(r.r, to)
 	return err
 }
 

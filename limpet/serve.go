@@ -212,6 +212,16 @@ func (c counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
+func (c counted) Await(n int) error {
+	a, ok := c.s.link.(Awaiter)
+	if !ok {
+		return nil
+	}
+	c.s.inIdle.Store(true)
+	defer c.s.inIdle.Store(false)
+	return a.Await(n)
+}
+
 // answers are the frames that this Limpet makes by itself (R8.7), waiting for the
 // link's writing end. The link's reader must not wait for it: two Limpets that both
 // did would wait for ever.
