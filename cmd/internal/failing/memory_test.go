@@ -23,8 +23,16 @@ import (
 // takes its processes; "" and why if this machine lets nobody make one.
 func memoryGroup(t *testing.T, n int) (procs, why string) {
 	name := fmt.Sprintf("kbus-test-%d", os.Getpid())
-	for dir, limit := range map[string]string{"/sys/fs/cgroup/memory": "memory.limit_in_bytes", "/sys/fs/cgroup": "memory.max"} {
-		group := filepath.Join(dir, name)
+	set := func(file, value string) error { // it has to be there: else this is no such group
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(value)
+		return errors.Join(err, f.Close())
+	}
+	for _, kind := range [][2]string{{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"}} {
+		group := filepath.Join(kind[0], name)
 		if err := os.Mkdir(group, 0o700); err != nil {
 			why += err.Error() + "; "
 			continue
@@ -34,13 +42,13 @@ func memoryGroup(t *testing.T, n int) (procs, why string) {
 				t.Error(err)
 			}
 		})
-		if err := os.WriteFile(filepath.Join(group, limit), []byte(strconv.Itoa(n)), 0); err != nil {
+		if err := set(filepath.Join(group, kind[1]), strconv.Itoa(n)); err != nil {
 			why += err.Error() + "; "
 			continue
 		}
-		// Where there is swap: none of it. Where there is not, neither the file.
-		os.WriteFile(filepath.Join(group, "memory.swap.max"), []byte("0"), 0)
-		os.WriteFile(filepath.Join(group, "memory.memsw.limit_in_bytes"), []byte(strconv.Itoa(n)), 0)
+		// None of the swap, where there is any.
+		set(filepath.Join(group, "memory.swap.max"), "0")
+		set(filepath.Join(group, "memory.memsw.limit_in_bytes"), strconv.Itoa(n))
 		return filepath.Join(group, "cgroup.procs"), ""
 	}
 	return "", why
