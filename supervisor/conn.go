@@ -201,8 +201,16 @@ func (c *conn) do(r *control.Request, files []*os.File) (*control.Answer, *os.Fi
 			if c.ksock, err = b.reattach(c, r, files[0]); err != nil {
 				return nil, nil, err
 			}
-		} else if c.ksock, err = b.open(c, r.ReadOnly); err != nil {
-			return nil, nil, err
+		} else {
+			if r.Value == 1 { // it was to get the region, and has not
+				b.holderDied(c.proc)
+				if b, err = c.s.lookUp(r.Bus); err != nil {
+					return nil, nil, err
+				}
+			}
+			if c.ksock, err = b.open(c, r.ReadOnly); err != nil {
+				return nil, nil, err
+			}
 		}
 		a := &control.Answer{Slot: uint32(c.ksock.slot), Ksock: c.ksock.id, Token: b.token(c.ksock.slot, c.ksock.id)}
 		if r.Op == control.OpReattach {

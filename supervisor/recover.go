@@ -225,7 +225,8 @@ func (b *bus) adoptDead(st ring.SlotInfo, why string) {
 }
 
 // holderDied: of those who hold the region of a bus that waits for it there is
-// one less. After the last one there is no region any more.
+// one less, since its process ended or says that it holds none. After the last one
+// there is no region any more.
 func (b *bus) holderDied(p *process) {
 	b.mu.Lock()
 	_, waited := b.waits[p]

@@ -423,6 +423,60 @@ func TestWaitsForTheHolder(t *testing.T) {
 	})
 }
 
+// A process that was written down as a holder, but has not got the region when the
+// supervisor is killed, can't be looked into. It says so itself when it opens a Ksock:
+// else it, and all others, would be refused for as long as it lives.
+func TestHolderOfNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start processes of other users")
+	}
+	const owner, guest = 64001, 64002
+	dir, err := os.MkdirTemp("", "kbus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, owner, owner)); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "socket")
+	as := func(uid uint32, name string, args ...string) *child {
+		cmd := shmtest.Command(t, name, append([]string{socket}, args...)...)
+		cmd.Path = "/proc/self/exe"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return spawn(t, cmd)
+	}
+	supervise := func() *child {
+		t.Helper()
+		c := as(owner, "supervisor", "allow="+strconv.Itoa(guest))
+		if s := c.line(t); s != "ready" {
+			t.Fatal(s)
+		}
+		return c
+	}
+	sv := supervise()
+	idle, other := as(guest, "ksocks"), as(guest, "ksocks")
+	idle.ask(t, "open 0")
+	state, err := os.ReadFile(socket + ".state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle.ask(t, "close 0")
+	sv.Kill()
+	if err := os.WriteFile(socket+".state", state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	supervise()
+	if e := other.askErr(t, "open 0"); !strings.HasPrefix(e, "EAGAIN") || !strings.Contains(e, strconv.Itoa(idle.pid())) {
+		t.Errorf("open: %s", e)
+	}
+	for _, c := range []*child{idle, other} {
+		if s := c.ask(t, "open 0"); !strings.HasSuffix(s, map[*child]string{idle: " 1", other: " 2"}[c]) {
+			t.Errorf("open: %s", s)
+		}
+	}
+}
+
 // A region full of nonsense harms its own bus alone: the supervisor goes on,
 // answers with errors, and begins that bus anew when its Ksocks have ended.
 func TestCorruptRegion(t *testing.T) {

@@ -23,7 +23,8 @@
 // follows it.
 //
 //	request                 reads                          answer
-//	OpOpen                  Bus ReadOnly                   Slot Ksock Token, the region's descriptor
+//	OpOpen                  Bus ReadOnly Value: 1 if the   Slot Ksock Token, the region's descriptor
+//	                        process holds no region
 //	OpReattach              Bus Slot Ksock Token, the      Slot Ksock Token
 //	                        region's descriptor
 //	OpBind, OpUnbind        Name Replier

@@ -177,7 +177,7 @@ const (
 
 // uses says which fields an operation reads.
 var uses = [opEnd]struct{ bus, slot, value, from, readOnly, name, config bool }{
-	OpOpen:        {bus: true, readOnly: true},
+	OpOpen:        {bus: true, value: true, readOnly: true},
 	OpReattach:    {bus: true, slot: true},
 	OpClose:       {value: true},
 	OpBind:        {name: true},

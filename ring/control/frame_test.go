@@ -13,6 +13,7 @@ import (
 
 var requests = []Request{
 	{Op: OpOpen, Number: 1, Bus: 255, ReadOnly: true},
+	{Op: OpOpen, Number: 1, Value: 1},
 	{Op: OpReattach, Number: 2, Bus: 3, Slot: 4, Ksock: 5, Token: Token{1, 15: 9}},
 	{Op: OpClose, Number: 3, Value: 1},
 	{Op: OpBind, Number: 4, Name: "$.A.*", Replier: true},
@@ -95,7 +96,7 @@ func TestRequestsThatAreNone(t *testing.T) {
 		"token without slot":  {Op: OpOpen, Number: 1, Token: Token{1}},
 		"config not read":     {Op: OpOpen, Number: 1, Config: Config{ArenaBytes: 1}},
 		"read-only not read":  {Op: OpReattach, Number: 1, ReadOnly: true},
-		"value not read":      {Op: OpOpen, Number: 1, Value: 1},
+		"value not read":      {Op: OpBuses, Number: 1, Value: 1},
 		"page of a non-table": {Op: OpClose, Number: 1, From: 1},
 	} {
 		if _, err := r.Append(nil); !errors.Is(err, ErrFrame) {

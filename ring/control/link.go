@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,9 @@ type binding struct {
 	replier bool
 }
 
+// regions counts the regions that this process holds or is about to get.
+var regions atomic.Int64
+
 // unsure stands in the book where a call was given up before its answer came.
 const unsure = -1
 
@@ -56,11 +60,16 @@ func Open(ctx context.Context, socket string, bus int, readOnly bool) (*Link, er
 	if err != nil {
 		return nil, err
 	}
-	a, f, err := c.Call(ctx, &Request{Op: OpOpen, Bus: uint32(bus), ReadOnly: readOnly}, nil)
+	r := &Request{Op: OpOpen, Bus: uint32(bus), ReadOnly: readOnly}
+	if regions.Add(1) == 1 {
+		r.Value = 1
+	}
+	a, f, err := c.Call(ctx, r, nil)
 	if err == nil && f == nil {
 		err = fmt.Errorf("%w: the answer to open lacks the region", ErrFrame)
 	}
 	if err != nil {
+		regions.Add(-1)
 		c.Close()
 		return nil, err
 	}
@@ -130,6 +139,7 @@ func (l *Link) end(err error) {
 		c.Close()
 	}
 	l.region.Close()
+	regions.Add(-1)
 }
 
 // keep holds the connection until the end of the Link.
