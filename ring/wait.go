@@ -199,6 +199,13 @@ func (t *turns) give(unread func() int) bool {
 	return true
 }
 
+// backlog is Unread for whoever holds no lock.
+func (c *Client) backlog() int {
+	c.Reading.Lock()
+	defer c.Reading.Unlock()
+	return c.Unread()
+}
+
 func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
 	if ctx.Done() == nil {
 		return c.sleep(ctx, spin, ready)
@@ -231,7 +238,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			if seen, _ := c.spin(c.turns.spin(spin)); seen {
 				continue
 			}
-			if gaveTurn = byTheClock && c.turns.give(c.Unread); gaveTurn {
+			if gaveTurn = byTheClock && c.turns.give(c.backlog); gaveTurn {
 				continue
 			}
 		}
