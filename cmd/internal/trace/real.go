@@ -27,9 +27,9 @@ func Real(c Config) (Player, error) {
 	p.supervisor, err = supervisor.Start(supervisor.Options{
 		Socket: p.socket,
 		Bus: ring.Config{
+			MaxKsocks:      4095, // the original has no limit
 			MaxMessageSize: model.DefaultSize,
 			KeptEvents:     c.KeptEvents,
-			MaxBindings:    4096,     // some MiB of each bus, and a trace may ask for 256 buses
 			ArenaBytes:     64 << 20, // 100 messages of the largest size, committed as they are used
 			QueueBytes:     64 << 20, // queues here are full by messages alone
 		},

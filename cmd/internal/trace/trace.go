@@ -8,7 +8,8 @@
 // Transcripts of Limpets (format limpet-wire/1) are played too: the transcript is the peer of a Limpet at work on a real bus.
 //
 // The traces in testdata are those recorded from the original. Where the original made a mistake that the rules put right,
-// the copy here has the right answers, and its header names the rules that decide ("corrected").
+// the copy here has the right answers, and its header names the rules that decide ("corrected"). Those in testdata/own were
+// written from the rules, for steps, errors and sizes that the recorded ones do not have.
 package trace
 
 import (
