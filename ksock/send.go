@@ -162,7 +162,7 @@ func (k *Ksock) Poll() (readable, writable bool, err error) {
 // WaitWritable waits until no message waits in this Ksock, trying to send it
 // whenever there is a chance (R6.5, R6.6). A read-only Ksock never is writable.
 func (k *Ksock) WaitWritable(ctx context.Context) error {
-	err := k.wait(func() error { return k.c.WaitWritable(ctx) })
+	err := k.wait(func() error { return k.c.WaitWritable(ctx, k.spin) })
 	return k.fail("wait to send", "", forOther, err)
 }
 
@@ -286,7 +286,7 @@ func (k *Ksock) drain(ctx context.Context, sending *waitingSend) error {
 	k.c.Sending.Unlock()
 	var err error
 	if !decided {
-		err = k.wait(func() error { return k.c.WaitWritable(waiting) })
+		err = k.wait(func() error { return k.c.WaitWritable(waiting, k.spin) })
 	}
 	k.c.Sending.Lock()
 	defer k.c.Sending.Unlock()

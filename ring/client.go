@@ -65,7 +65,8 @@ type Client struct {
 	closed   atomic.Bool
 	pending  atomic.Bool // a message waits
 	sleepers sleepers
-	turns    turns
+
+	readTurns, sendTurns turns
 }
 
 // owed is a Request that this Ksock has read as Replier and not answered.
@@ -115,6 +116,7 @@ func (b *Bus) Client(slot int, id uint32, mode Mode) (*Client, error) {
 	c.loans.init(held+1, heldHalf-1) // word 0 is spare (draft.room)
 	c.views.init(held+heldHalf, heldHalf)
 	c.sleepers.init(b, slot)
+	c.readTurns.count, c.sendTurns.count = &b.w[c.s+sReceived], &b.w[c.s+sSent]
 	tail := b.w[c.s+sTail].Load()
 	c.pos = tail - (tail-readWord(b.w[c.s+sRead].Load()).head())&(laneMod-1)
 	c.canRead = func() (bool, error) { r, _, err := c.Look(); return r, err }

@@ -205,7 +205,7 @@ var checkCases = []checkCase{
 		run: func(w *check.World, s *checkSim) {
 			w.Go("A", func() {
 				if _, err := s.k[1].Send(&Header{Name: "$.A", Flags: AllOrWait}, []byte("a")); err == unix.EAGAIN {
-					if err := s.k[1].WaitWritable(context.Background()); err != nil {
+					if err := s.k[1].WaitWritable(context.Background(), 0); err != nil {
 						w.Fail("wait: %v", err)
 					}
 				} else if err != nil {

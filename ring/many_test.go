@@ -284,7 +284,7 @@ func TestExactBooks(t *testing.T) {
 				h.Flags = AllOrWait
 			}
 			if _, err := plainFrom.Send(&h, data(&d, i)); errors.Is(err, unix.EAGAIN) {
-				if err := plainFrom.WaitWritable(ctx); err != nil {
+				if err := plainFrom.WaitWritable(ctx, 0); err != nil {
 					return err
 				}
 			} else if err != nil {
@@ -316,7 +316,7 @@ func TestExactBooks(t *testing.T) {
 			for i := range n {
 				_, err := from.Send(&Header{Name: name, Flags: flags | AllOrWait}, data(&d, i))
 				if errors.Is(err, unix.EAGAIN) {
-					err = from.WaitWritable(ctx)
+					err = from.WaitWritable(ctx, 0)
 				}
 				if err != nil {
 					return err

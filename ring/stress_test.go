@@ -112,7 +112,7 @@ func TestManyAtOnce(t *testing.T) {
 					mu.Lock()
 					waited[id.Serial] = true
 					mu.Unlock()
-					err = k.WaitWritable(ctx)
+					err = k.WaitWritable(ctx, 0)
 				}
 				if err != nil {
 					t.Error(err)

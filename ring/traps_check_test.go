@@ -159,7 +159,7 @@ var traps = []checkCase{
 				w.Go(name, func() {
 					_, err := s.k[i+1].Send(&Header{Name: "$.A", Flags: AllOrWait}, []byte(name))
 					if err == unix.EAGAIN {
-						err = s.k[i+1].WaitWritable(context.Background())
+						err = s.k[i+1].WaitWritable(context.Background(), 0)
 					}
 					if err != nil {
 						w.Fail("send: %v", err)
@@ -180,7 +180,7 @@ var traps = []checkCase{
 			w.Go("A", func() {
 				_, err := s.k[1].Send(&Header{Name: "$.A", Flags: AllOrWait}, []byte("a"))
 				if err == unix.EAGAIN {
-					err = s.k[1].WaitWritable(context.Background())
+					err = s.k[1].WaitWritable(context.Background(), 0)
 				}
 				if err != nil {
 					w.Fail("send: %v", err)

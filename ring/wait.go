@@ -86,17 +86,19 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 			return nil
 		}
 		if spin > 0 {
-			if _, there := c.spin(c.turns.spin(spin)); there {
+			if _, there := c.spin(c.readTurns.spin(spin)); there {
 				return nil
 			}
 		}
 	}
-	return c.wait(ctx, spin, c.canRead)
+	return c.wait(ctx, spin, &c.readTurns, c.canRead)
 }
 
 // WaitWritable returns nil once no send waits in this Ksock (R3.4), trying it
-// whenever it may go on. A read-only Ksock never is writable.
-func (c *Client) WaitWritable(ctx context.Context) error { return c.wait(ctx, 0, c.canWrite) }
+// whenever it may go on. With spin 0 it sleeps at once. A read-only Ksock never is writable.
+func (c *Client) WaitWritable(ctx context.Context, spin int) error {
+	return c.wait(ctx, spin, &c.sendTurns, c.canWrite)
+}
 
 // spin looks n times for something new in the queue, and tells whether it has
 // seen it, and whether that is a copy to take. It watches the place where the
@@ -147,11 +149,15 @@ func (b *Bus) willTake(h int) {
 // turns decides whether a Ksock gives its turn on the CPU away before it sleeps.
 // Where there are more Listeners than CPUs each wake-up puts the sender off, and
 // a stream advances by one message for each change of process. If a Listener lets
-// the others go on once, the sender fills the queues meanwhile. Only in a stream;
-// and ever more rarely while turns are long and bring little: a stranger has them.
+// the others go on once, the sender fills the queues meanwhile; and so the other way
+// round for a sender who waits for room. Only in a stream; and ever more rarely
+// while turns are long and bring little: a stranger has them.
 type turns struct {
+	count  *shm.Word     // messages read, or sent, so far
 	stream atomic.Bool   // the last sleep was short
-	crowd  atomic.Bool   // the last turn was long and brought much
+	crowd  atomic.Bool   // turns are long and bring much
+	took   atomic.Int64  // the last turn, if it was long
+	was    atomic.Uint64 // count then
 	bad    atomic.Uint32 // turns in a row that a stranger had, at most maxBad
 	not    atomic.Uint32 // how often not to give one
 }
@@ -165,7 +171,7 @@ const (
 
 func (t *turns) slept(d time.Duration) { t.stream.Store(d < shortSleep) }
 
-// spin is how long to spin instead of n: it keeps the sender from the CPU.
+// spin is how long to spin instead of n: it keeps the others from the CPU.
 func (t *turns) spin(n int) int {
 	if t.crowd.Load() {
 		return n/32 + 1
@@ -173,42 +179,39 @@ func (t *turns) spin(n int) int {
 	return n
 }
 
-// give gives the turn away, and tells whether it did. unread counts messages.
-func (t *turns) give(unread func() int) bool {
+// give gives the turn away, and tells whether it did.
+func (t *turns) give() bool {
 	if !t.stream.Load() {
 		return false
 	}
-	if n := t.not.Load(); n > 0 {
-		t.not.Store(n - 1)
+	n := t.count.Load()
+	if took := t.took.Swap(0); took > 0 {
+		much := n-t.was.Load() >= uint64(took)/uint64(streamGap)
+		t.crowd.Store(much)
+		if much {
+			t.bad.Store(0)
+		} else {
+			bad := min(t.bad.Load()+1, maxBad)
+			t.bad.Store(bad)
+			t.not.Store(1<<bad - 1)
+		}
+	}
+	if not := t.not.Load(); not > 0 {
+		t.not.Store(not - 1)
 		return false
 	}
 	start := time.Now()
 	shm.Yield()
-	switch d := time.Since(start); {
-	case d < longTurn:
-		t.crowd.Store(false)
-	case unread() >= int(d/streamGap):
-		t.crowd.Store(true)
-		t.bad.Store(0)
-	default:
-		t.crowd.Store(false)
-		n := min(t.bad.Load()+1, maxBad)
-		t.bad.Store(n)
-		t.not.Store(1<<n - 1)
+	if d := time.Since(start); d > longTurn {
+		t.was.Store(n)
+		t.took.Store(int64(d))
 	}
 	return true
 }
 
-// backlog is Unread for whoever holds no lock.
-func (c *Client) backlog() int {
-	c.Reading.Lock()
-	defer c.Reading.Unlock()
-	return c.Unread()
-}
-
-func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error)) error {
+func (c *Client) wait(ctx context.Context, spin int, t *turns, ready func() (bool, error)) error {
 	if ctx.Done() == nil {
-		return c.sleep(ctx, spin, ready)
+		return c.sleep(ctx, spin, t, ready)
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -220,11 +223,11 @@ func (c *Client) wait(ctx context.Context, spin int, ready func() (bool, error))
 			<-done // the region may be unmapped once wait has returned
 		}
 	}()
-	return c.sleep(ctx, spin, ready)
+	return c.sleep(ctx, spin, t, ready)
 }
 
 // sleep is wait for a context whose end is a nudge.
-func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)) error {
+func (c *Client) sleep(ctx context.Context, spin int, t *turns, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
 	gaveTurn := false
 	for here := shm.Here(); ; here.Forget(c.state()) {
@@ -235,10 +238,12 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			return context.Cause(ctx)
 		}
 		if spin > 0 && !gaveTurn {
-			if seen, _ := c.spin(c.turns.spin(spin)); seen {
-				continue
+			if t != &c.sendTurns {
+				if seen, _ := c.spin(t.spin(spin)); seen {
+					continue
+				}
 			}
-			if gaveTurn = byTheClock && c.turns.give(c.backlog); gaveTurn {
+			if gaveTurn = byTheClock && t.give(); gaveTurn {
 				continue
 			}
 		}
@@ -262,7 +267,7 @@ func (c *Client) sleep(ctx context.Context, spin int, ready func() (bool, error)
 			return err
 		}
 		slept := time.Since(start)
-		c.turns.slept(slept)
+		t.slept(slept)
 		if byTheClock && sig.Load() == s && slept >= netInterval {
 			if ok, err := ready(); ok || err != nil {
 				b.w[wNet].Add(1)

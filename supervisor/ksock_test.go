@@ -95,7 +95,7 @@ func (e *end) request(t testing.TB, name string) {
 func (e *end) sendWaiting(ctx context.Context, name, data string) error {
 	_, err := e.c.Send(&ring.Header{Name: name, Flags: ring.AllOrWait}, []byte(data))
 	if errors.Is(err, unix.EAGAIN) {
-		err = e.c.WaitWritable(ctx)
+		err = e.c.WaitWritable(ctx, 0)
 	}
 	return err
 }
