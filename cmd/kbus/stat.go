@@ -69,7 +69,7 @@ func statCommand() *cobra.Command {
 		Long: `Show the buses and their Ksocks; with --bus only that one.
 
 For each Ksock: its id, process and command; UNREAD of at most MAX messages in
-its queue, and the BYTES that it keeps; the messages that it SENT, that it
+its queue, and the BYTES that those of 4 KiB and more take; the messages that it SENT, that it
 RECEIVED (read), and that it MISSED because it had no room; its own Requests
 that nobody has answered yet (ASKED), and the Requests that it has read and must
 answer (OWES). A read-only Ksock has an r behind its id.
