@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -37,12 +36,8 @@ func command(pid int) string {
 		return ""
 	}
 	s := strings.TrimRight(strings.ReplaceAll(string(b), "\x00", " "), " ")
-	if len(s) <= control.MaxCommand {
-		return s
-	}
-	s = s[:control.MaxCommand]
-	for i := 1; i < utf8.UTFMax && !utf8.RuneStart(s[len(s)-1]); i++ {
-		s = s[:len(s)-1]
+	if len(s) > control.MaxCommand {
+		s = strings.ToValidUTF8(s[:control.MaxCommand], "") // without a part of a rune at its end
 	}
 	return s
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -432,7 +433,7 @@ func TestPages(t *testing.T) {
 			}
 			for _, k := range a.Ksocks {
 				ids += int(k.Ksock)
-				if int(k.PID) != os.Getpid() || !strings.Contains(k.Command, "test") {
+				if int(k.PID) != os.Getpid() || !strings.HasPrefix(k.Command, os.Args[0]) {
 					t.Fatalf("%+v", k)
 				}
 			}
@@ -453,6 +454,19 @@ func TestPages(t *testing.T) {
 	}
 	if want := 256 * 257 / 2; ids != want || bound != want {
 		t.Errorf("sum of ids %d, of bindings' %d, want %d", ids, bound, want)
+	}
+}
+
+// A long command line is cut between two letters.
+func TestLongCommand(t *testing.T) {
+	for _, long := range []string{strings.Repeat("ü", 200), "x" + strings.Repeat("ü", 200)} {
+		c := spawn(t, shmtest.Command(t, "holder", long))
+		c.line(t)
+		want := os.Args[0] + " " + long
+		got := command(c.pid())
+		if n := len(got); n < control.MaxCommand-1 || n > control.MaxCommand || got != want[:n] || !utf8.ValidString(got) {
+			t.Errorf("%d bytes: %q", n, got)
+		}
 	}
 }
 
