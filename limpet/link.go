@@ -203,9 +203,11 @@ func removeDead(path string) error {
 		c.Close()
 		return fmt.Errorf("listen at %s: somebody listens there already", path)
 	case errors.Is(err, unix.ECONNREFUSED):
-		if st, err := os.Lstat(path); err == nil && st.Mode().Type() == os.ModeSocket {
+		st, err := os.Lstat(path)
+		if err == nil && st.Mode().Type() == os.ModeSocket {
 			return os.Remove(path)
 		}
+		return fmt.Errorf("listen at %s: there is a file that is no socket", path)
 	}
 	return nil // nothing there, or Listen says what
 }

@@ -49,7 +49,7 @@ kbus stat shows what it does.`,
 		Example: `  kbus limpet --network-id 1 --listen /tmp/limpet &
   kbus limpet --network-id 2 --bus 3 --connect /tmp/limpet
   kbus limpet --network-id 1 --listen :7000 --tls-cert me.pem --tls-key me.key --tls-ca ca.pem
-  kbus limpet --network-id 2 --connect far.example:7000 --name '$.Weather.*' --insecure`,
+  kbus limpet --network-id 2 --connect far.example:7000 --tls-cert you.pem --tls-key you.key --tls-ca ca.pem`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := bus.check(); err != nil {
@@ -60,6 +60,15 @@ kbus stat shows what it does.`,
 			}
 			if (listen == "") == (connect == "") {
 				return usagef("give either --listen or --connect: one Limpet of a pair listens, the other connects")
+			}
+			if err := checkAddress("--listen", listen); err != nil {
+				return err
+			}
+			if err := checkAddress("--connect", connect); err != nil {
+				return err
+			}
+			if o.MaxMessages < 1 || o.MaxMessages > mostQueue {
+				return usagef("--queue %d: possible are 1 to %d", o.MaxMessages, mostQueue)
 			}
 			if !isBinding(o.Name) {
 				return usagef("--name %q: names look like $.Actor.Speak (quote the $ in a shell) and may end in .* or .%%", o.Name)
@@ -118,7 +127,7 @@ loopback or at the path of a Unix socket; or say --insecure if everybody there i
 	f.Uint32Var(&o.NetworkID, "network-id", 0, "this Limpet's `ID`, different from all others in the network")
 	f.StringVar(&o.Name, "name", "$.*", "pass on messages of this `NAME`, which may end in .* or .%; Requests for Repliers over there pass anyway")
 	f.StringVar(&o.Terminate, "terminate", "", "end when this message `NAME` is read from the bus")
-	f.Uint32Var(&o.MaxMessages, "queue", 1000, "`most` messages that may wait for a slow link, to 4096; what comes then is missed or refused")
+	f.Uint32Var(&o.MaxMessages, "queue", 1000, "the `most` messages that may wait for a slow link, 1 to 4096; what comes then is missed or refused")
 	f.StringVar(&cert, "tls-cert", "", "this side's certificate, a PEM `FILE`")
 	f.StringVar(&key, "tls-key", "", "its key, a PEM `FILE`")
 	f.StringVar(&ca, "tls-ca", "", "the authority that has signed the other side's certificate, a PEM `FILE`")
@@ -131,16 +140,35 @@ loopback or at the path of a Unix socket; or say --insecure if everybody there i
 	return cmd
 }
 
+// mostQueue is the most messages that any queue of a bus holds.
+const mostQueue = 4096
+
+// checkAddress finds what can never be listened at, or connected to. A host whose port
+// was forgotten would be taken for the name of a Unix socket.
+func checkAddress(flag, addr string) error {
+	if limpet.Network(addr) == "unix" {
+		if host := strings.Trim(addr, "[]"); host == "localhost" || net.ParseIP(host) != nil {
+			return usagef("%s %s: which port? An address is host:port, or the path of a Unix socket (./%[2]s)", flag, addr)
+		}
+		return nil
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return usagef("%s %s: an address is host:port, or the path of a Unix socket: %w", flag, addr, err)
+	}
+	return nil
+}
+
 // private tells whether only processes of this machine can connect to addr.
 func private(addr string) bool {
 	if limpet.Network(addr) == "unix" {
 		return true
 	}
 	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return true // Listen tells what is wrong
-	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // isBinding tells whether a name can be bound to (R1.1, R1.2).
