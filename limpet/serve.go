@@ -102,7 +102,7 @@ func (s *session) greet() error {
 	peer, err := s.d.greeting()
 	switch {
 	case err == io.EOF:
-		return errors.New("the other side closed the link before its greeting: it may have another link already")
+		return errors.New("the other side closed the link before its greeting: it may have another link already, or want TLS")
 	case err != nil:
 		return err
 	case peer == 0:
