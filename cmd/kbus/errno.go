@@ -45,6 +45,9 @@ var busMeanings = map[unix.Errno][]string{
 		"Sending with ALL_OR_FAIL: a recipient has no room, and nobody got the message.",
 		"Switching on reports of Replier bindings: the events for the Repliers there are do not all fit in this Ksock's queue.",
 	},
+	unix.ECANCELED: {
+		"Sending: while the message waited, somebody discarded it in the same Ksock.",
+	},
 	unix.ECONNREFUSED: {
 		"Sending a Reply: the Request that it answers is not owed by this Ksock: not read yet, answered already, or another's.",
 	},
@@ -56,12 +59,21 @@ var busMeanings = map[unix.Errno][]string{
 		"Unbinding: this Ksock has no binding with exactly that name and role.",
 		"A limit, a switch or the number of a bus is out of range.",
 	},
+	unix.EIO: {
+		"The bus's memory holds what no program of this version writes; the bus begins anew when its Ksocks have ended.",
+	},
+	unix.EMFILE: {
+		"Opening: the supervisor or this process has no descriptor left (ulimit -n).",
+	},
 	unix.EMSGSIZE: {
 		"Sending: the message is larger than the bus's limit.",
 	},
 	unix.ENAMETOOLONG: {
 		"The message name has more than 1000 bytes.",
 		"Asking for the Replier of a name: the name is empty or has more than 1000 bytes.",
+	},
+	unix.ENOBUFS: {
+		"Receiving or lending in place: this Ksock holds a thousand messages already; release some.",
 	},
 	unix.ENOENT: {
 		"Opening: there is no bus of that number.",
@@ -75,14 +87,23 @@ var busMeanings = map[unix.Errno][]string{
 	unix.ENOMSG: {
 		"\"Send again\": no message is waiting to be sent.",
 	},
+	unix.ENOSPC: {
+		"Binding: the bus has as many bindings as it was made for, which is 16,384.",
+	},
 	unix.EPIPE: {
 		"Sending a Request with 'to' set: that Ksock is not, or no longer, the Replier for the message's name. Whoever counted on its state must begin anew.",
 	},
 	unix.EPROTONOSUPPORT: {
 		"Opening: the supervisor and this program are of versions that do not fit together.",
 	},
+	unix.ESHUTDOWN: {
+		"The supervisor is going down.",
+	},
 	unix.ESTALE: {
 		"The supervisor, started anew, does not know this Ksock any more; open another.",
+	},
+	unix.EUSERS: {
+		"Opening: as many Ksocks are open as the bus was made for (kbus up --max-ksocks).",
 	},
 }
 

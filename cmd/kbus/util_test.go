@@ -20,7 +20,8 @@ func TestErrnosOfTheRules(t *testing.T) {
 		unix.EBUSY,               // R5.4
 		unix.ECONNREFUSED,        // R5.9
 		unix.EAGAIN,              // R6.5
-		unix.EACCES, unix.ENOMEM, // beyond the original
+		unix.EACCES, unix.ENOMEM, unix.EDQUOT, unix.EUSERS, unix.ENOSPC, unix.EMFILE, unix.ENOBUFS,
+		unix.ECANCELED, unix.ESTALE, unix.ESHUTDOWN, unix.EIO, unix.EPROTONOSUPPORT, // beyond the original
 	} {
 		if len(describeErrno(e).Bus) == 0 {
 			t.Errorf("%s has no meaning to a bus", unix.ErrnoName(e))
