@@ -13,13 +13,13 @@ func TestErrnosOfTheRules(t *testing.T) {
 		unix.EMSGSIZE,           // R2.6
 		unix.ENOENT, unix.EBADF, // R3.1
 		unix.EALREADY, unix.ENOMSG, // R3.8
-		unix.EADDRINUSE,          // R4.2
-		unix.EADDRNOTAVAIL,       // R5.1
-		unix.EPIPE,               // R5.2
-		unix.ENOLCK,              // R5.3
-		unix.EBUSY,               // R5.4
-		unix.ECONNREFUSED,        // R5.9
-		unix.EAGAIN,              // R6.5
+		unix.EADDRINUSE,    // R4.2
+		unix.EADDRNOTAVAIL, // R5.1
+		unix.EPIPE,         // R5.2
+		unix.ENOLCK,        // R5.3
+		unix.EBUSY,         // R5.4
+		unix.ECONNREFUSED,  // R5.9
+		unix.EAGAIN,        // R6.5
 		unix.EACCES, unix.ENOMEM, unix.EDQUOT, unix.EUSERS, unix.ENOSPC, unix.EMFILE, unix.ENOBUFS,
 		unix.ECANCELED, unix.ESTALE, unix.ESHUTDOWN, unix.EIO, unix.EPROTONOSUPPORT, // beyond the original
 	} {
