@@ -91,3 +91,16 @@ func TestNotASupervisor(t *testing.T) {
 		}
 	}
 }
+
+// No size of a Loan is too absurd to be refused (R2.6, R9.1).
+func TestLoanSizes(t *testing.T) {
+	s := setStage(t)
+	a := s.open()
+	for _, size := range []int{-1, math.MinInt, math.MaxInt, math.MaxInt - 3, math.MaxInt - 100, math.MaxInt32, math.MaxUint32 + 1} {
+		l, err := a.Loan(size)
+		if !errors.Is(err, ksock.ErrTooLong) {
+			t.Errorf("a Loan of %d bytes: %v, %d bytes of data", size, err, len(l.Data()))
+		}
+		l.Release()
+	}
+}

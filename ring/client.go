@@ -344,7 +344,7 @@ func (c *Client) Loan(size int) (*Loan, error) {
 
 // LoanInto is Loan for a caller who keeps the Loan's own memory.
 func (c *Client) LoanInto(l *Loan, size int) error {
-	if size < 0 || Size(1, size) > int(c.b.cfg.MaxMessageSize) {
+	if most := int(c.b.cfg.MaxMessageSize); size < 0 || size > most || Size(1, size) > most { // Size of a size near the largest int wraps
 		return unix.EMSGSIZE
 	}
 	if c.closed.Load() {
