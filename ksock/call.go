@@ -38,7 +38,7 @@ func (k *Ksock) Call(ctx context.Context, m *Message) (*Message, error) {
 		return nil, k.sendError("call", &h, err)
 	}
 	if answer.IsStatus() {
-		return nil, &Error{Op: "call", Name: h.Name, ID: k.id, Err: &StatusError{answer}}
+		return nil, &Error{Op: "call", Name: h.Name, ID: k.id, Peer: answer.From, Err: &StatusError{answer}}
 	}
 	return answer, nil
 }

@@ -87,6 +87,7 @@ type Error struct {
 	Op   string // "send", "bind", ...
 	Name string // of the message or binding, or what else the operation was about; may be empty
 	ID   uint32 // of the Ksock; 0 before it has one
+	Peer uint32 // the other Ksock that it was about: whom the message was to, or whose Status came; 0 if there is none or it is not known
 	Err  error
 }
 
@@ -99,6 +100,9 @@ func (e *Error) Error() string {
 	if e.Name != "" {
 		b.WriteByte(' ')
 		b.WriteString(shown(e.Name))
+	}
+	if e.Peer != 0 {
+		fmt.Fprintf(&b, " (Ksock %d)", e.Peer)
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Err.Error())

@@ -2,6 +2,7 @@ package ksock_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"os"
@@ -103,4 +104,41 @@ func TestLoanSizes(t *testing.T) {
 		}
 		l.Release()
 	}
+}
+
+// An error says which other Ksock it was about: whom a Reply or a stateful Request
+// was to, and whose Status came (R5.2, R5.6, R3.8).
+func TestErrorPeer(t *testing.T) {
+	s := setStage(t)
+	a, r, gone := s.open(), s.replier("$.R"), s.open()
+	peer := func(what string, err error, want uint32) {
+		t.Helper()
+		var e *ksock.Error
+		if !errors.As(err, &e) || e.Peer != want || want != 0 && !strings.Contains(err.Error(), fmt.Sprintf("(Ksock %d)", want)) {
+			t.Errorf("%s: %v, want one about Ksock %d", what, err, want)
+		}
+	}
+	to := ask("$.R", "")
+	to.To = gone.ID()
+	_, err := a.TrySend(to)
+	peer("stateful", err, gone.ID())
+	_, err = a.TrySend(ask("$.Nobody", ""))
+	peer("no Replier", err, 0)
+
+	gone.request("$.R", "")
+	m := r.one()
+	gone.Close()
+	_, err = r.TrySend(ksock.ReplyTo(m, nil))
+	peer("asker gone", err, gone.ID())
+
+	ended := make(chan error, 1)
+	go func() {
+		_, err := a.Call(s.ctx, ask("$.R", ""))
+		ended <- err
+	}()
+	if _, err := r.Next(s.ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	peer("Status", <-ended, r.ID())
 }

@@ -150,7 +150,7 @@ func ExampleStatefulRequest() {
 	fmt.Println(err)
 	// Output:
 	// Head count is 1
-	// Ksock 2: send $.Actor.CoinToss: the Replier is not the Ksock addressed (EPIPE)
+	// Ksock 2: send $.Actor.CoinToss (Ksock 1): the Replier is not the Ksock addressed (EPIPE)
 }
 
 // A Ksock beside other descriptors: the file is readable while messages wait.

@@ -311,7 +311,11 @@ func (k *Ksock) sendError(op string, h *Header, err error) error {
 	if h.InReplyTo != (MessageID{}) {
 		as = forReply
 	}
-	return k.fail(op, h.Name, as, err)
+	err = k.fail(op, h.Name, as, err)
+	if h.Flags&WantReply != 0 || as == forReply { // else it is for whoever listens, whatever To says
+		err.(*Error).Peer = h.To
+	}
+	return err
 }
 
 // LastSent is the id of the last message that this Ksock sent or tried to send,
