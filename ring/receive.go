@@ -187,13 +187,12 @@ func (c *Client) settle() error {
 // flush moves kept events into the queue if there is room (R7.4), and tells
 // whether it did.
 func (c *Client) flush() (bool, error) {
-	b := c.b
 	q, err := c.recv.plan.queue(c.slot)
 	if err != nil || q.flush == 0 {
 		return false, err
 	}
 	_, err = c.recv.append(entry{kind: kindFlush, arg: uint64(c.slot), from: c.slot}, true, nil)
-	return err == nil && b != nil, err
+	return err == nil, err
 }
 
 // Names that messages had are kept, so that reading allocates nothing: this many
