@@ -169,7 +169,7 @@ func (w *worker) joined(k *ksock.Ksock, name string) error {
 // two ends agree on how much they have under way.
 const (
 	streamMost  = 2048
-	streamBytes = 32 << 20
+	streamBytes = 16 << 20
 )
 
 func (w *worker) underWay() (most, step uint64) {
