@@ -1,7 +1,9 @@
 package ring
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -40,16 +42,23 @@ type judge struct {
 	ids   []uint32
 	at    []int // steps played; -1: complete
 	out   []string
-	seen  map[string]bool
+	seen  map[[sha256.Size]byte]bool
+	most  int    // positions to look at, 0 = all
 	why   string // how far the best order comes
 	count int
 }
 
+// errUndecided: there were too many orders to try them all.
+var errUndecided = errors.New("not decided: too many orders")
+
 // explain tells what is wrong with a history that began with the bus m.
 func (j *judge) explain(m *model.Bus) error {
-	j.at, j.out, j.seen = make([]int, len(j.h)), make([]string, len(j.h)), map[string]bool{}
+	j.at, j.out, j.seen = make([]int, len(j.h)), make([]string, len(j.h)), map[[sha256.Size]byte]bool{}
 	if j.search(m.Clone()) {
 		return nil
+	}
+	if j.most > 0 && len(j.seen) >= j.most {
+		return errUndecided
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "no order explains the history:\n")
@@ -68,8 +77,8 @@ func (j *judge) search(m *model.Bus) bool {
 	for i, n := range j.at {
 		played = append(binary.AppendVarint(played, int64(n)), j.out[i]...)
 	}
-	key := string(played)
-	if j.seen[key] {
+	key := sha256.Sum256(played)
+	if j.seen[key] || j.most > 0 && len(j.seen) >= j.most {
 		return false
 	}
 	j.seen[key] = true

@@ -322,7 +322,7 @@ func (p *pairUp) send(r source, k *Client) {
 }
 
 func (p *pairUp) sendBatch(r source, k *Client) {
-	hs, data := someBatch(r, "")
+	hs, data := someBatch(r, "", 2+r.IntN(5))
 	act, out := batchAct(k.id, hs, data), ""
 	for step, more := 0, true; more; step++ {
 		out, more = act(p.m, step)
@@ -330,10 +330,10 @@ func (p *pairUp) sendBatch(r source, k *Client) {
 	p.check(fmt.Sprintf("%d batch %+v", k.id, hs), batchSent(k, hs, data), out)
 }
 
-// someBatch makes up messages, most of which can go together.
-func someBatch(r source, tag string) (hs []Header, data []string) {
+// someBatch makes up n messages, most of which can go together.
+func someBatch(r source, tag string, n int) (hs []Header, data []string) {
 	name := pick(r, pairNames)
-	for i := range 2 + r.IntN(5) {
+	for i := range n {
 		h := Header{Name: name, Flags: pick(r, []uint32{0, AllOrFail, AllOrWait})}
 		switch r.IntN(12) {
 		case 0:
