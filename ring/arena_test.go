@@ -113,7 +113,7 @@ func TestMixedSizes(t *testing.T) {
 					defer over.Store(true)
 					r := rand.New(rand.NewPCG(sd, uint64(i)))
 					var l Loan
-					for k := 0; k < n/pairs; {
+					for k := 0; k < n/pairs && !t.Failed(); {
 						s := size(r)
 						now := asked.Add(int64(s))
 						if now > arena*4/10 {
@@ -165,7 +165,7 @@ func TestMixedSizes(t *testing.T) {
 						m.Release()
 						asked.Add(-int64(s))
 					}
-					for {
+					for !t.Failed() { // else the others would wait for what it holds
 						done := over.Load()
 						m := new(Message)
 						ok, err := rd.Take(m)
@@ -190,6 +190,9 @@ func TestMixedSizes(t *testing.T) {
 				}()
 			}
 			wg.Wait()
+			if t.Failed() {
+				return
+			}
 			t.Logf("%d messages, up to %.1f %% of the arena asked for", n, 100*float64(most.Load())/arena)
 			w.whole()
 			// The pieces are joined not only by name: nearly all of it can be lent.

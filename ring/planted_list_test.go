@@ -29,7 +29,7 @@ var plantedBugs = []planted{
 			{"log.go", "\t\twhere, old, new := t[0].Load()", "\t\tvalid := own || b.w[wCur].Load() == a\n\t\twhere, old, new := t[0].Load()"},
 			{"log.go", "t[2].Load()\n\t\tif !own && b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif !valid {"},
 		},
-		layer: everybody, in: four,
+		layer: "scheduler, all interleavings", in: "a bind against a send", also: jostled,
 	},
 	{
 		bug:   "T3 copies before bits",
