@@ -1,8 +1,6 @@
 package ring
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -40,9 +38,6 @@ func (b *Bus) Config() Config {
 	return c
 }
 
-// UUID tells this region from every other.
-func (b *Bus) UUID() [2]uint64 { return [2]uint64{b.w[hUUID].Load(), b.w[hUUID+1].Load()} }
-
 // MessageSize is the bus's size limit now, in bytes (R2.6).
 func (b *Bus) MessageSize() uint32 { return uint32(b.w[wMsgSize].Load()) }
 
@@ -58,14 +53,6 @@ func (b *Bus) cellsUsed() int { return int(min(b.w[wCells].Load(), uint64(b.cfg.
 // NetCatches counts sleeps that ended by their timeout though there was
 // something to wake for: waker and supervisor both gone at the wrong moment.
 func (b *Bus) NetCatches() uint64 { return b.w[wNet].Load() }
-
-func randomWords() (r [2]uint64, err error) {
-	var p [16]byte
-	if _, err = rand.Read(p[:]); err == nil {
-		r = [2]uint64{binary.LittleEndian.Uint64(p[:]), binary.LittleEndian.Uint64(p[8:])}
-	}
-	return r, err
-}
 
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)

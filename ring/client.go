@@ -382,9 +382,6 @@ func (l *Loan) Data() []byte {
 	return l.c.b.bytesAt(l.d.h, 0, l.d.data)
 }
 
-// Shrink makes the data shorter, before it is sent.
-func (l *Loan) Shrink(size int) { l.d.data = max(0, min(size, l.d.data)) }
-
 // Release gives the memory back unsent.
 func (l *Loan) Release() {
 	if l.c == nil || l.d.h == 0 {

@@ -20,7 +20,6 @@ const (
 	hMaxSize    = 7  // Config.MaxMessageSize
 	hQueueBytes = 8  // Config.QueueBytes
 	hRegion     = 9  // size of the region, in bytes
-	hUUID       = 10 // two words that tell this region from every other
 	hReady      = 15 // stored last
 
 	// One line that every send writes; it changes by entries only.
@@ -327,12 +326,6 @@ func Format(mem *shm.Memory, c Config) error {
 	} {
 		w[p[0]].Store(p[1])
 	}
-	uuid, err := randomWords()
-	if err != nil {
-		return err
-	}
-	w[hUUID].Store(uuid[0])
-	w[hUUID+1].Store(uuid[1])
 	// Unit 0 is never given out, so that handle 0 is none; the rest is free.
 	w[l.block(1)+mSpan].Store(uint64(l.reserve))
 	w[l.block(1)+mHead].Store(headPool)

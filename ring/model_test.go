@@ -283,8 +283,7 @@ func (p *pairUp) send(r source, k *Client) {
 	data := strings.Repeat("d", r.IntN(80)*r.IntN(2))
 	loan := p.lent[k]
 	if loan != nil {
-		loan.Shrink(len(data))
-		data = data[:len(loan.Data())]
+		data = strings.Repeat("d", len(loan.Data()))
 		copy(loan.Data(), data)
 	}
 	mm := model.Message{

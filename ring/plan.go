@@ -354,9 +354,7 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 	serial := p.number(m)
 	code = uint8(m.opts >> optCodeShift)
 	if reply && code == 0 {
-		if code, err = p.checkReply(m, e.from); err != nil {
-			return 0, err
-		}
+		code = p.checkReply(m, e.from)
 	}
 	if urgent {
 		for i := 0; i < m.copies; {
@@ -478,28 +476,28 @@ func (p *planner) send(m *view, urgent bool) {
 }
 
 // checkReply tells what stands against a Reply (R3.8, R5.9), 0 if nothing.
-func (p *planner) checkReply(m *view, from int) (uint8, error) {
+func (p *planner) checkReply(m *view, from int) uint8 {
 	b := p.b
 	slot, idx, ver := ledRefSplit(m.led)
 	if slot == 0 || slot > b.cfg.MaxKsocks || idx > b.lmask {
 		// Nothing that this Ksock has read: is there anybody at all?
 		if b.findKid(m.to) == 0 {
-			return uint8(unix.EADDRNOTAVAIL), nil
+			return uint8(unix.EADDRNOTAVAIL)
 		}
-		return uint8(unix.ECONNREFUSED), nil
+		return uint8(unix.ECONNREFUSED)
 	}
 	if b.w[b.slot(slot)+sKid].Load() != uint64(kidOpen)<<32|uint64(m.to) {
-		return uint8(unix.EADDRNOTAVAIL), nil
+		return uint8(unix.EADDRNOTAVAIL)
 	}
 	l := b.w[b.slot(slot)+b.rec+idx*recWords].Load()
 	if ledState(l) != ledOpen || ledVer(l) != ver {
-		return uint8(unix.ECONNREFUSED), nil
+		return uint8(unix.ECONNREFUSED)
 	}
 	rep := b.w[b.slot(slot)+b.rec+idx*recWords+recReplier].Load()
 	if int(rep>>32) != from {
-		return uint8(unix.ECONNREFUSED), nil
+		return uint8(unix.ECONNREFUSED)
 	}
-	return 0, nil
+	return 0
 }
 
 // owe plans a Request's place on its asker's ledger. The asker chose the ledger
