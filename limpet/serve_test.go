@@ -168,6 +168,32 @@ func TestGreetings(t *testing.T) {
 	}
 }
 
+// R8.3: only then, and not before.
+func TestNothingIsBoundBeforeTheGreeting(t *testing.T) {
+	b := newBench(t, limpet.Options{})
+	from := b.open(0)
+	switches := func(when string, want bool) {
+		t.Helper()
+		for what, ask := range map[string]func(context.Context, ksock.Switch) (bool, error){
+			"only once": b.k.SetOnlyOnce, "reports": b.k.SetReportReplierBinds,
+		} {
+			if on, err := ask(b.ctx, ksock.AskOnly); err != nil || on != want {
+				t.Errorf("%s the other's greeting: %s is %v, %v", when, what, on, err)
+			}
+		}
+	}
+	switches("before", false)
+	from.send(ksock.Announce("$.Before", nil))
+	b.greet()
+	switches("after", true)
+	id := from.send(ksock.Announce("$.After", nil))
+	kid := from.ID()
+	b.want(frame(ksock.Header{
+		ID: ksock.MessageID{Network: 1, Serial: id.Serial}, From: kid,
+		OrigFrom: ksock.EndPoint{Network: 1, Ksock: kid}, Name: "$.After",
+	}, nil))
+}
+
 // R8.8: what has been here before is dropped and counted, from either side; bind
 // events are excepted.
 func TestLoops(t *testing.T) {
