@@ -29,7 +29,7 @@ var (
 	// Functions of ring that use such views: of blocks that are theirs alone
 	// (E3), or that they hold for reading.
 	mayUseBytes = map[string]bool{
-		"eventFor": true, "Send": true, "sendCopied": true, "Data": true, "room": true, "fill": true, "read": true,
+		"eventFor": true, "Send": true, "draw": true, "Data": true, "room": true, "fill": true, "read": true,
 	}
 	// Packages with a region: only there must every access be seen by the
 	// scheduler. (bench and torture have memory of their own for their own ends.)

@@ -135,8 +135,8 @@ var otherWords = map[kind][]string{
 	"flock":                    {handoff.ErrRunning.Error()},
 	"sendmsg":                  {handoff.ErrTooLong.Error()},
 	"getsockopt(peer's pidfd)": {handoff.ErrGone.Error(), "no descriptor left"},
-	"connect":                  {handoff.ErrRunning.Error()},      // EAGAIN, EPROTOTYPE: somebody is there
-	"getdents64":               {"nobody holds the bus any more"}, // ENOENT: the process has ended
+	"connect":                  {handoff.ErrRunning.Error(), "is not of the kind SOCK_SEQPACKET"}, // EAGAIN, EPROTOTYPE: somebody is there
+	"getdents64":               {"nobody holds the bus any more"},                                 // ENOENT: the process has ended
 	"fstatat":                  {"has not given it back yet"},
 	"fcntl(get seals)":         {"not a memory file"},
 	"readlinkat":               {"has not given it back yet"},
