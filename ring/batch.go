@@ -25,8 +25,10 @@ func (c *Client) SendBatch(n int, message func(int) (*Header, []byte)) (sent int
 		}
 		k, err := c.together(d, message, sent, c.alike(d, message, sent, n))
 		if err != nil {
-			c.drop(d)
-			return sent, err
+			if k == 0 {
+				c.drop(d)
+			}
+			return sent + k, err
 		}
 		if k == 0 {
 			if _, err := c.sendDrawn(d); err != nil {
@@ -173,8 +175,7 @@ func (p *planner) batch(ds []*draft) (int, error) {
 // its like, at most n, all of them have room; 0 if there is more to do for one.
 func (p *planner) roomFor(m *view, n int) (int, error) {
 	p.to = p.to[:0]
-	copies := 0
-	for i := 0; i < m.copies; {
+	for i := 0; i < m.copies && n > 1; {
 		g, err := m.group(i)
 		if err != nil {
 			return 0, err
@@ -182,7 +183,6 @@ func (p *planner) roomFor(m *view, n int) (int, error) {
 		r := p.add()
 		r.i, r.n = i, g.n
 		i += g.n
-		copies += g.n
 		fit := 0
 		for _, fresh := range [...]bool{false, true} {
 			if err := p.look(&r.queueState, g.slot, fresh); err != nil {
@@ -194,8 +194,14 @@ func (p *planner) roomFor(m *view, n int) (int, error) {
 		}
 		n = min(n, fit)
 	}
-	// A step for each block and copy; two for each recipient; one for the numbers.
-	return min(n, (p.b.areaCap-2*len(p.to)-1)/(1+copies)), nil
+	// A step for each block, its tree of bits, and each copy; two for each recipient;
+	// one for the numbers.
+	steps := 1 + m.copies
+	if m.copies > 16 {
+		leaves, mids := groupCounts(m.copies)
+		steps += leaves + mids
+	}
+	return min(n, (p.b.areaCap-2*len(p.to)-1)/steps), nil
 }
 
 // fit is how many messages of n copies each have room in a queue, one after the

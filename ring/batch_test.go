@@ -85,3 +85,30 @@ func TestBatch(t *testing.T) {
 	}
 	w.leaks(0)
 }
+
+// A batch for many takes as many messages as an entry has steps for, those for the
+// trees of bits among them.
+func TestBatchForMany(t *testing.T) {
+	const listeners, each = 48, 4
+	w := newWorld(t, Config{MaxKsocks: listeners + 1, MaxBindings: listeners * each, QueueSlots: 64, KeptEvents: 3, ArenaBytes: 4 << 20})
+	from := w.open(ReadWrite)
+	var ks []*Client
+	for range listeners {
+		k := w.open(ReadOnly)
+		for range each {
+			w.bind(k, "$.X", false)
+		}
+		ks = append(ks, k)
+	}
+	const n = 5
+	sent, err := from.SendBatch(n, func(i int) (*Header, []byte) { return &Header{Name: "$.X"}, fmt.Append(nil, i) })
+	if sent != n || err != nil {
+		t.Fatal(sent, err)
+	}
+	for _, k := range ks {
+		for i := range n * each {
+			w.want(w.next(k), fmt.Sprintf(`%d $.X "%d"`, i/each+1, i/each))
+		}
+	}
+	w.leaks(0)
+}

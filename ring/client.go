@@ -211,7 +211,9 @@ func (c *Client) draw(d *draft, h *Header, data []byte, kind int, opts uint32) e
 	d.held, d.data = held, len(data)
 	err = d.resolve(c.b)
 	if err == nil {
-		c.willSend(d)
+		if d == &c.hand { // those that go with it in a batch need the same lines
+			c.willSend(d)
+		}
 		err = d.room(&c.send, unitsFor(d.data, len(h.Name), len(d.route.listeners)+1))
 	}
 	if err != nil {
