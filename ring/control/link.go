@@ -133,13 +133,13 @@ func (l *Link) end(err error) {
 	if !first {
 		return
 	}
-	close(l.done)
 	l.stop(err)
 	if c != nil {
 		c.Close()
 	}
 	l.region.Close()
 	regions.Add(-1)
+	close(l.done) // last: who waited for it finds nothing left
 }
 
 // keep holds the connection until the end of the Link.
