@@ -8,13 +8,15 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed page.html
 var pageText string
 
-var pageTemplate = template.Must(template.New("page").Parse(pageText))
+// Parsed when it is needed: every start of a program with this package would take half a millisecond longer.
+var pageTemplate = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageText)) })
 
 // page is what the template shows.
 type page struct {
@@ -95,7 +97,7 @@ func WritePage(w io.Writer, dir string) error {
 	for _, f := range files {
 		p.Sections = append(p.Sections, f.section(f != first && f.Started.Before(latest)))
 	}
-	return pageTemplate.Execute(w, &p)
+	return pageTemplate().Execute(w, &p)
 }
 
 // bus is the bus's series of a workload.

@@ -45,8 +45,6 @@ const (
 	ksocksAtMost = 3
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // A client is one process that uses the bus.
 type client struct {
 	b          *board
@@ -392,7 +390,7 @@ func (c *client) data() []byte {
 func (c *client) micros() uint32 { return uint32(c.b.now() / 1000) }
 
 func (c *client) checksum(name string, data []byte) uint32 {
-	return crc32.Update(crc32.Update(0, castagnoli, data), castagnoli, []byte(name))
+	return crc32.Update(crc32.ChecksumIEEE(data), crc32.IEEETable, []byte(name))
 }
 
 // begin makes a header one that can be checked, and writes the intent down.
@@ -653,7 +651,7 @@ func (a *actor) take(v ksock.View) {
 	h := v.Header()
 	a.note(&h, v.Data(), false)
 	if len(a.views) < 8 && a.c.chance(50) {
-		a.views = append(a.views, held{v, crc32.Checksum(v.Data(), castagnoli)})
+		a.views = append(a.views, held{v, crc32.ChecksumIEEE(v.Data())})
 		return
 	}
 	v.Release()
@@ -791,7 +789,7 @@ func (a *actor) letGo() {
 
 func (a *actor) release(i int) {
 	h := a.views[i]
-	if crc32.Checksum(h.v.Data(), castagnoli) != h.sum {
+	if crc32.ChecksumIEEE(h.v.Data()) != h.sum {
 		a.c.wrong(a.life, wrongChanged, nil, pair(h.v.Header().ID))
 	}
 	h.v.Release()
