@@ -1,9 +1,11 @@
 package torture
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +97,24 @@ func TestInterrupted(t *testing.T) {
 	var none unix.WaitStatus
 	if pid, err := unix.Wait4(-1, &none, unix.WNOHANG, nil); err != unix.ECHILD {
 		t.Errorf("process %d is left, %v", pid, err)
+	}
+}
+
+// The copy that children are started from is this program, and can be started.
+func TestOwnProgram(t *testing.T) {
+	path, err := ownProgram(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied, err1 := os.ReadFile(path)
+	own, err2 := os.ReadFile("/proc/self/exe")
+	if err1 != nil || err2 != nil || !bytes.Equal(copied, own) {
+		t.Errorf("%d bytes of %d, %v, %v", len(copied), len(own), err1, err2)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = append(os.Environ(), roleVariable+"=nobody")
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "a role that nobody plays") {
+		t.Errorf("%s, %v", out, err)
 	}
 }
 
