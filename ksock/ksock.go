@@ -36,7 +36,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-const defaultSpin = 200
+const defaultSpin = 400
 
 // A Ksock is one connection to one bus (R3.1). It may be used by any number of
 // goroutines at once, all methods alike; what they read is divided among them.

@@ -255,7 +255,7 @@ func (p *planner) sweep() (any bool, err error) {
 			return any, err
 		}
 		if headFree(head) {
-			if p.n+1 >= b.areaCap {
+			if len(p.steps)+3 >= b.areaCap {
 				break // the rest next time
 			}
 			p.set(b.block(h)+mHead, head, headWord(headGen(head), 0, headPool))

@@ -279,7 +279,7 @@ func TestFullArena(t *testing.T) {
 			loans = append(loans, l)
 		}
 	}
-	before, last := w.b.w[wSerial].Load(), reader.LastSent()
+	before, last := w.b.numbers(), reader.LastSent()
 	for range 10 {
 		for _, k := range []*Client{asker, hog, reader} {
 			if _, err := k.Send(&Header{Name: "$.X"}, make([]byte, 5000)); !errors.Is(err, unix.ENOMEM) {
@@ -290,7 +290,7 @@ func TestFullArena(t *testing.T) {
 			}
 		}
 	}
-	if got := w.b.w[wSerial].Load(); got != before || reader.LastSent() != last {
+	if got := w.b.numbers(); got != before || reader.LastSent() != last {
 		t.Errorf("ENOMEM used %d ids; last sent %v", got-before, reader.LastSent())
 	}
 	w.want(w.next(reader), `4 $.X "before"`)

@@ -33,7 +33,7 @@ func (b *Bus) asked(s int) int {
 // WaitUntil waits, as WaitReadable does, until ready says so or fails. It asks
 // ready whenever something has come into the queue or may be sent.
 func (c *Client) WaitUntil(ctx context.Context, spin int, ready func() (bool, error)) error {
-	return c.wait(ctx, spin, &c.readTurns, ready)
+	return c.wait(ctx, spin, false, &c.readTurns, ready)
 }
 
 // Nudge makes everybody who waits in this end look again whether the wait is over.

@@ -124,7 +124,7 @@ func (p *party) appendBatch(ds []*draft) (int, error) {
 				d.tried, d.gone = true, true
 			}
 			p.plan.remember()
-			return n, p.carryOut(mine)
+			return n, p.finish(mine)
 		}
 		try++
 	}
@@ -151,21 +151,19 @@ func (p *planner) batch(ds []*draft) (int, error) {
 		m.serw = m.serw&^0xffffffff | uint64(p.number(m))
 		p.arm(m) // before any copy (T3)
 	}
-	p.serials()
 	for i := range p.to {
 		q := &p.to[i].queueState
 		tail := q.tail
 		for _, d := range ds[:n] {
 			for k := range p.to[i].n {
-				at := q.s + b.lane + int(tail&b.qmask)
-				p.set(at, b.w[at].Load(), laneWord(tail>>b.qbits+1, p.to[i].i+k, d.h))
+				p.insert(q, tail, p.to[i].i+k, d.h)
 				tail++
 			}
 		}
 		p.set(q.s+sTail, q.tail, tail)
 		p.wake(q.slot)
 	}
-	if p.over {
+	if p.over() {
 		return 0, corrupt("entry %d needs more than %d steps", p.seq, b.areaCap)
 	}
 	return n, nil

@@ -8,6 +8,8 @@ const (
 	curIdle    = 0 // entry seq is yet to come
 	curClaimed = 1 // area's slot has claimed seq with what its sCmd says
 	curPlanned = 2 // area holds the plan that everybody carries out
+
+	lastSeq = 1<<49 - 1 // 0 comes next
 )
 
 func curWord(seq uint64, area int, phase uint64) uint64 { return seq<<15 | uint64(area)<<2 | phase }

@@ -89,10 +89,6 @@ func (b *Bus) copyAt(h, list, n, i int) int {
 	return b.payload + h*unitWords + list + i
 }
 
-func (b *Bus) blockBytes(h int) uint64 {
-	return (b.w[b.block(h)+mSpan].Load() & 0xfffffff) * unitBytes
-}
-
 // bytesAt is n bytes of block h's payload from off; the caller has checked that
 // they are inside.
 func (b *Bus) bytesAt(h, off, n int) []byte {

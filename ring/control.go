@@ -99,7 +99,6 @@ func (p *planner) greet(slot int, handles []shm.Word) (uint8, error) {
 		q.msgs += q.flush + 1
 		q.flush = 0
 	}
-	p.serials()
 	return codeOK, nil
 }
 
@@ -141,7 +140,6 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		if code == codeOK {
 			p.send(&m, false)
 		}
-		p.serials()
 		return code, nil
 	}
 	anyMissed := false
@@ -180,7 +178,6 @@ func (p *planner) event(h, lost, edited int) (uint8, error) {
 		p.to = p.to[:k]
 		p.send(&l, false)
 	}
-	p.serials()
 	return codeOK, nil
 }
 

@@ -23,8 +23,9 @@ const (
 	hReady      = 15 // stored last
 
 	// One line that every send writes; it changes by entries only.
-	wCur    = 16
-	wSerial = 17 // numbers given so far; never wraps (R2.2)
+	wCur   = 16
+	wSkips = 17 // entries that gave no serial number (R2.2), and numbers that entries gave
+	wExtra = 18 // beyond one: with cur they tell the next. Both only grow, as cur does.
 
 	// The bus's settings, changed by control entries only.
 	wMsgSize = 32 // stamp[32] limit[32]
@@ -46,23 +47,25 @@ const (
 	headerWords = wWaiters + waiterWords
 
 	magic         = 0x6b627573_72696e67 // "kbusring"
-	layoutVersion = 2
+	layoutVersion = 3
 	readyWord     = 0x7265_6164_7921
 )
 
 // Words of a Ksock's slot. Each group of 16 has one kind of writer.
 const (
 	// entries
-	sTail     = 0 // position counter of the normal lane
-	sOwing    = 1 // ver[48] n[16]: its unanswered Requests
-	sBytesIn  = 2 // bytes of large messages put in its queue
-	sLimit    = 3 // stamp[32] max_messages[32]
-	sKid      = 4 // state[2]@32 id[32]
-	sKeptTail = 5 // position counters of the lane of kept events (R7.4)
-	sKeptHead = 6
-	sEdit     = 7 // seq+1 of the last entry that edited sRead, 0 = none yet
-	sLosing   = 8 // sKeptTail when events were lost last: more are until what is kept has gone
-	sMissed   = 9 // messages missed for want of room
+	sTail     = 0  // position counter of the normal lane
+	sOwing    = 1  // ver[48] n[16]: its unanswered Requests
+	sBytesIn  = 2  // bytes of large messages put in its queue
+	sLimit    = 3  // stamp[32] max_messages[32]
+	sKid      = 4  // state[2]@32 id[32]
+	sEdit     = 5  // seq+1 of the last entry that edited sRead, 0 = none yet
+	sKeptTail = 8  // position counters of the lane of kept events (R7.4); the reader looks at these
+	sKeptHead = 9  // after each message, so they are not in the line that each message changes
+	sLosing   = 10 // sKeptTail when events were lost last: more are until what is kept has gone
+	sMissed   = 11 // messages missed for want of room
+
+	entryWords = 16 // so many are changed by entries
 	// the Ksock's reading side
 	sRead      = 16 // es[37] frz[1] ud[13] head[13]
 	sBytesOut  = 17 // bytes of large messages released

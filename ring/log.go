@@ -81,7 +81,7 @@ func (p *party) append(e entry, direct bool, d *draft) (outcome, error) {
 			p.plan.remember()
 			o.serial = p.plan.last
 			here.Forget(uint64(o.code), uint64(o.handle), uint64(o.serial), d.state(), p.state())
-			return o, p.carryOut(mine)
+			return o, p.finish(mine)
 		}
 		try++
 	}
@@ -190,7 +190,30 @@ func (p *party) help(a uint64) error {
 		return nil
 	}
 	here.Forget(mine, p.state())
-	return p.carryOut(mine)
+	return p.finish(mine)
+}
+
+// finish carries out the plan that this process has just published as a. It has
+// the steps at hand; they are the same in its area.
+func (p *party) finish(a uint64) error {
+	b, here := p.b, shm.Here()
+	for i := range p.plan.steps {
+		here.Forget(uint64(i))
+		s := &p.plan.steps[i]
+		switch at := int(s[0] & stepWord); s[0] >> 56 {
+		case stepSet:
+			b.w[at].Advance(s[1], s[2])
+		case stepRelease:
+			if err := b.release(at, s[1], int(s[2])); err != nil {
+				return err
+			}
+		case stepWake:
+			b.wake(at)
+		}
+	}
+	here.Forget()
+	b.w[wCur].Advance(a, curWord(curSeq(a)+1, 0, curIdle))
+	return nil
 }
 
 // carryOut does what the plan named by a, a value of cur, says. Each step is a
@@ -201,10 +224,10 @@ func (p *party) carryOut(a uint64) error {
 	if area/2 > b.cfg.MaxKsocks {
 		return corrupt("cur names area %d", area)
 	}
-	base, own := b.layout.area(area), area == p.area
+	base := b.layout.area(area)
 	seq, n := b.w[base].Load(), b.w[base+1].Load()
 	// SYNC E1 acquire. Check after reading (T2): only while cur is a is this its plan.
-	if !own && b.w[wCur].Load() != a {
+	if b.w[wCur].Load() != a {
 		return nil
 	}
 	if seq != curSeq(a) || n > uint64(b.areaCap) {
@@ -214,10 +237,10 @@ func (p *party) carryOut(a uint64) error {
 	for t := b.w[base+areaHead:][:3*n]; len(t) >= 3; t = t[3:] {
 		here.Forget(uint64(len(t)))
 		where, old, new := t[0].Load(), t[1].Load(), t[2].Load()
-		if !own && b.w[wCur].Load() != a {
+		if b.w[wCur].Load() != a {
 			return nil
 		}
-		at := int(where & 0xffffffffff)
+		at := int(where & stepWord)
 		switch where >> 56 {
 		case stepSet:
 			if uint(at) >= uint(b.payload) || at < headerWords && !changing(at) {
@@ -244,7 +267,7 @@ func (p *party) carryOut(a uint64) error {
 
 // changing tells whether entries change a word of the header.
 func changing(at int) bool {
-	return at == wSerial || at == wVer || at == wMsgSize || at == wReports || at == wNextID || at >= wCarve && at < wCarve+carveClasses
+	return at == wSkips || at == wExtra || at == wVer || at == wMsgSize || at == wReports || at == wNextID || at >= wCarve && at < wCarve+carveClasses
 }
 
 // wake wakes the Ksock of a slot if it sleeps: every helper does, before cur
@@ -260,10 +283,20 @@ func (b *Bus) wake(slot int) {
 	here.Forget()
 }
 
+// roomWanted tells whether anybody waits for room in any queue (SYNC E6).
+func (b *Bus) roomWanted() bool {
+	for i := range (b.slotsUsed() + 64) / 64 {
+		if b.w[wWaiters+i].Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // wakeSenders wakes whoever waits for room (R6.6).
 func (b *Bus) wakeSenders() {
 	here := shm.Here()
-	for i := range (b.cfg.MaxKsocks + 64) / 64 {
+	for i := range (b.slotsUsed() + 64) / 64 {
 		for m := b.w[wWaiters+i].Load(); m != 0; m &= m - 1 { // SYNC E6
 			if s := 64*i + trailing(m); s <= b.cfg.MaxKsocks {
 				b.w[b.slot(s)+sSig].Add(1)

@@ -13,7 +13,13 @@ const (
 	stepSet     = 0 // compare-and-swap word `at` from old to new
 	stepRelease = 1 // clear bit `new` of block `at` if its generation is old
 	stepWake    = 2
+
+	stepWord = 1<<56 - 1
 )
+
+// A step of a plan: kind[8]@56 word[56]; the word's old value and its new one, or
+// what else its kind needs.
+type step = [3]uint64
 
 // A planner writes the plan of one entry into its area. Its reads may come from
 // words that change meanwhile; then the plan is never published, so nothing that
@@ -22,9 +28,7 @@ type planner struct {
 	b          *Bus
 	base, area int
 	seq        uint64
-	steps      []shm.Word // the area's words for steps, three each
-	n          int
-	over       bool
+	steps      []step
 	own        bool   // the planner's own process appends the entry directly
 	last       uint32 // the last message's serial number
 	serial     uint64 // numbers used by the entry so far
@@ -55,22 +59,14 @@ func (p *planner) remember() {
 
 func (p *planner) init(b *Bus, area int) {
 	p.b, p.area, p.base = b, area, b.layout.area(area)
-	p.steps = b.w[p.base+areaHead:][:3*b.areaCap]
 }
 
-func (p *planner) begin(seq uint64) { p.seq, p.n, p.over, p.serial, p.to = seq, 0, false, 0, p.to[:0] }
+func (p *planner) begin(seq uint64) {
+	p.seq, p.steps, p.serial, p.to = seq, p.steps[:0], 0, p.to[:0]
+}
 
 func (p *planner) step(kind uint64, at int, old, new uint64) {
-	i := 3 * p.n
-	if i+3 > len(p.steps) {
-		p.over = true
-		return
-	}
-	f := p.steps[i : i+3]
-	f[0].Put(kind<<56 | uint64(at))
-	f[1].Put(old)
-	f[2].Put(new)
-	p.n++
+	p.steps = append(p.steps, step{kind<<56 | uint64(at), old, new})
 }
 
 func (p *planner) set(at int, old, new uint64) { p.step(stepSet, at, old, new) }
@@ -82,10 +78,29 @@ func (p *planner) bump(at int, by uint64) {
 	p.set(at, old, old+by)
 }
 
+// end writes the plan where the others find it. The numbers given are the entries'
+// own (number): only an entry that gives none, or several, says so.
 func (p *planner) end() {
-	p.b.w[p.base].Put(p.seq)
-	p.b.w[p.base+1].Put(uint64(p.n))
+	extra := uint64(0)
+	if p.serial == 0 {
+		p.bump(wSkips, 1)
+	} else {
+		extra = p.serial - 1
+	}
+	if p.seq == lastSeq {
+		extra += lastSeq + 1
+	}
+	if extra > 0 {
+		p.bump(wExtra, extra)
+	}
+	a := p.b.w[p.base : p.base+areaHead+3*len(p.steps)]
+	a[0].Put(p.seq)
+	a[1].Put(uint64(len(p.steps)))
+	shm.PutAll(a[areaHead:], p.steps)
 }
+
+// over tells whether the plan has more steps than an area holds, with end's two.
+func (p *planner) over() bool { return len(p.steps) > p.b.areaCap-2 }
 
 // entry plans e; own tells that the planner's own process appends it directly, d
 // is its draft then, if there is one.
@@ -107,16 +122,21 @@ func (p *planner) entry(e entry, own bool, d *draft) (o outcome, err error) {
 		if err != nil {
 			return o, err
 		}
-		p.deliver(&q, 0, 0, 0, false)
+		p.deliver(&q, 0, 0, 0, 0, false)
 	case kindCarve:
 		o, err = p.carve(e)
 	default:
 		err = corrupt("entry of kind %d", e.kind)
 	}
-	if err == nil && p.over {
+	if err == nil && p.over() {
 		err = corrupt("entry %d needs more than %d steps", p.seq, p.b.areaCap)
 	}
 	return o, err
+}
+
+// numbersBefore is how many serial numbers were given before an entry.
+func (b *Bus) numbersBefore(seq uint64) uint64 {
+	return seq - 1 - b.w[wSkips].Load() + b.w[wExtra].Load()
 }
 
 // number plans a message's serial number, if it still needs one, and tells it
@@ -128,7 +148,7 @@ func (p *planner) number(m *view) uint32 {
 	}
 	b := p.b
 	p.serial++
-	n := serialOf(b.w[wSerial].Load() + p.serial)
+	n := serialOf(b.numbersBefore(p.seq) + p.serial)
 	p.last = n
 	at := b.block(m.h) + mSerw
 	if p.own {
@@ -137,13 +157,6 @@ func (p *planner) number(m *view) uint32 {
 		p.set(at, m.serw&^0xffffffff, m.serw&^0xffffffff|uint64(n))
 	}
 	return n
-}
-
-// serials plans the numbers used; last, since it may be called for several messages.
-func (p *planner) serials() {
-	if p.serial > 0 {
-		p.bump(wSerial, p.serial)
-	}
 }
 
 // A queueState is a Ksock's queue at the moment when an entry judges it (R6.1).
@@ -173,15 +186,16 @@ func (p *planner) look(q *queueState, slot int, fresh bool) error {
 		return corrupt("slot %d", slot)
 	}
 	q.slot, q.s = slot, b.slot(slot)
-	q.tail = b.w[q.s+sTail].Load()
-	q.owing = b.w[q.s+sOwing].Load() & 0xffff
-	q.limit = min(b.w[q.s+sLimit].Load()&0xffffffff, uint64(b.cfg.QueueSlots))
-	q.kept = b.w[q.s+sKeptTail].Load() - b.w[q.s+sKeptHead].Load()
-	q.bytesIn = b.w[q.s+sBytesIn].Load()
-	if q.kept > p.b.kmask {
+	w := (*[entryWords]shm.Word)(b.w[q.s:])
+	q.tail = w[sTail].Load()
+	q.owing = w[sOwing].Load() & 0xffff
+	q.limit = min(w[sLimit].Load()&0xffffffff, uint64(b.cfg.QueueSlots))
+	q.kept = w[sKeptTail].Load() - w[sKeptHead].Load()
+	q.bytesIn = w[sBytesIn].Load()
+	q.edit = w[sEdit].Load()
+	if q.kept > b.kmask {
 		return corrupt("slot %d keeps %d events", slot, q.kept)
 	}
-	q.edit = b.w[q.s+sEdit].Load()
 	at := &p.seen[slot%len(p.seen)]
 	q.fresh = fresh || at.slot != slot || at.edit != q.edit || q.kept > 0
 	if !q.fresh {
@@ -230,23 +244,26 @@ func (p *planner) fitsApart(q *queueState, g group, size uint64) bool {
 	return true
 }
 
-// deliver plans the insertion of copies [i, i+n) of block h into a queue, after
-// the kept events for which there is room; urgent ones in front, copy by copy
-// (R3.6).
-func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
+// insert plans that a copy comes into the normal lane at a position. Only the
+// previous lap's copy is ever replaced (T4).
+func (p *planner) insert(q *queueState, pos uint64, idx, h int) {
+	b := p.b
+	at := q.s + b.lane + int(pos&b.qmask)
+	p.set(at, b.w[at].Load(), laneWord(pos>>b.qbits+1, idx, h))
+}
+
+// deliver plans the insertion of copies [i, i+n) of block h, of so many bytes, into
+// a queue, after the kept events for which there is room; urgent ones in front, copy
+// by copy (R3.6).
+func (p *planner) deliver(q *queueState, h, i, n int, bytes uint64, urgent bool) {
 	b := p.b
 	tail := q.tail
-	insert := func(word uint64) {
-		at := q.s + b.lane + int(tail&b.qmask)
-		lap := tail >> b.qbits
-		// Only the previous lap's copy is ever replaced (T4).
-		p.set(at, b.w[at].Load(), laneWord(lap+1, laneIdx(word), laneHandle(word)))
-		tail++
-	}
 	if q.flush > 0 {
 		head := b.w[q.s+sKeptHead].Load()
 		for k := range q.flush {
-			insert(b.w[q.s+b.kept+int((head+k)&b.kmask)].Load())
+			word := b.w[q.s+b.kept+int((head+k)&b.kmask)].Load()
+			p.insert(q, tail, laneIdx(word), laneHandle(word))
+			tail++
 		}
 		p.set(q.s+sKeptHead, head, head+q.flush)
 	}
@@ -259,16 +276,15 @@ func (p *planner) deliver(q *queueState, h, i, n int, urgent bool) {
 		p.thaw(q, ud+uint64(n), q.rw.head())
 	} else {
 		for k := range n {
-			insert(laneWord(0, i+k, h))
+			p.insert(q, tail, i+k, h)
+			tail++
 		}
 	}
 	if tail != q.tail {
 		p.set(q.s+sTail, q.tail, tail) // for those who plan; a reader goes by the copies' laps
 	}
-	if n > 0 {
-		if size := b.blockBytes(h); size >= largeBytes {
-			p.set(q.s+sBytesIn, q.bytesIn, q.bytesIn+uint64(n)*size)
-		}
+	if n > 0 && bytes >= largeBytes {
+		p.set(q.s+sBytesIn, q.bytesIn, q.bytesIn+uint64(n)*bytes)
 	}
 	p.wake(q.slot)
 }
@@ -413,7 +429,6 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 				p.thaw(q, q.rw.ud(), q.rw.head())
 			}
 		}
-		p.serials()
 		return code, nil
 	}
 	if request {
@@ -424,7 +439,6 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 	if reply {
 		p.settle(m)
 	}
-	p.serials() // before the copies: whoever gets one may be about to send, and waits for the rest of this plan
 	p.send(m, urgent)
 	if m.opts&optRelayed != 0 && (request || reply) {
 		p.wake(e.from) // what a Limpet has to pass on next is likely the answer, or the next Request
@@ -468,7 +482,7 @@ func (p *planner) send(m *view, urgent bool) {
 		case r.aside:
 			p.keep(r, m.h)
 		case r.n > 0 || r.flush > 0:
-			p.deliver(&r.queueState, m.h, r.i, r.n, urgent)
+			p.deliver(&r.queueState, m.h, r.i, r.n, m.bytes, urgent)
 		case urgent:
 			p.thaw(&r.queueState, r.rw.ud(), r.rw.head())
 		}
@@ -554,7 +568,6 @@ func (p *planner) status(m *view) (uint8, error) {
 		p.settle(m)
 	}
 	p.number(m)
-	p.serials()
 	if kid>>32 == kidClosing {
 		p.to = p.to[:0]
 		p.arm(m)

@@ -20,14 +20,14 @@ var plantedBugs = []planted{
 	},
 	{
 		bug:   "T2 cur is not looked at again after a step of a plan is read",
-		edits: []replacement{{"log.go", "t[2].Load()\n\t\tif !own && b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif false {"}},
+		edits: []replacement{{"log.go", "t[2].Load()\n\t\tif b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif false {"}},
 		layer: everybody, in: four, also: jostled,
 	},
 	{
 		bug: "T2 cur is looked at before a step of a plan is read, not after",
 		edits: []replacement{
-			{"log.go", "\t\twhere, old, new := t[0].Load()", "\t\tvalid := own || b.w[wCur].Load() == a\n\t\twhere, old, new := t[0].Load()"},
-			{"log.go", "t[2].Load()\n\t\tif !own && b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif !valid {"},
+			{"log.go", "\t\twhere, old, new := t[0].Load()", "\t\tvalid := b.w[wCur].Load() == a\n\t\twhere, old, new := t[0].Load()"},
+			{"log.go", "t[2].Load()\n\t\tif b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif !valid {"},
 		},
 		layer: "scheduler, all interleavings", in: "a bind against a send", also: jostled,
 	},
@@ -92,12 +92,15 @@ var plantedBugs = []planted{
 	},
 	{
 		bug:   "a reader does not wake who waits for room",
-		edits: []replacement{{"receive.go", "if used+1 >= min(limit, ", "if used >= laneMod+min(limit, "}},
+		edits: []replacement{{"receive.go", "return used+1 >= min(limit, ", "return used >= laneMod+min(limit, "}},
 		layer: everybody, in: "ALL_OR_WAIT that sleeps until there is room", says: "sleeps for ever",
 	},
 	{
-		bug:   "steps are stores, not swaps",
-		edits: []replacement{{"log.go", "b.w[at].Advance(old, new)", "b.w[at].Store(new)"}},
+		bug: "steps are stores, not swaps",
+		edits: []replacement{
+			{"log.go", "b.w[at].Advance(old, new)", "b.w[at].Store(new)"},
+			{"log.go", "b.w[at].Advance(s[1], s[2])", "b.w[at].Store(s[2])"},
+		},
 		layer: everybody, in: four,
 	},
 	{
@@ -137,8 +140,13 @@ var plantedBugs = []planted{
 	},
 	{
 		bug:   "a claimed entry counts its serial number twice",
-		edits: []replacement{{"plan.go", "\tif p.serial > 0 {\n", "\tif p.serial > 0 {\n\t\tif !p.own {\n\t\t\tp.serial++\n\t\t}\n"}},
+		edits: []replacement{{"plan.go", "\tif p.serial == 0 {\n", "\tif !p.own && p.serial > 0 {\n\t\tp.serial++\n\t}\n\tif p.serial == 0 {\n"}},
 		layer: everybody, in: four, also: shrunk,
+	},
+	{
+		bug:   "a value that a plan expects recurs",
+		edits: []replacement{{"plan.go", "p.bump(wExtra, extra)", "p.bump(wSkips, -extra)"}},
+		layer: everybody, in: "a batch against a bind",
 	},
 	{
 		bug:   "a removed Request is not marked orphan",
@@ -179,10 +187,10 @@ var plantedBugs = []planted{
 	{
 		bug: "T4 copies without a lap, so that an old one recurs",
 		edits: []replacement{
-			{"plan.go", "laneWord(lap+1, ", "laneWord(0*lap, "},
+			{"plan.go", "laneWord(pos>>b.qbits+1, ", "laneWord(0, "},
 			// and a reader that goes by the tail, then
 			{"receive.go", "!b.there(e, c.at(r))", "b.w[s+sTail].Load()&(laneMod-1) == r.head()"},
-			{"receive.go", "c.b.there(c.b.w[c.s+c.b.lane+int(r.head()&c.b.qmask)].Load(), c.at(r))", "c.b.w[c.s+sTail].Load()&(laneMod-1) != r.head()"},
+			{"receive.go", "b.there(g.next, c.at(g.read))", "b.w[c.s+sTail].Load()&(laneMod-1) != g.read.head()"},
 		},
 		layer: late, in: "a late helper of a message, and the lane goes round with the same copies", few: true,
 	},
@@ -300,10 +308,18 @@ var plantedBugs = []planted{
 		layer: "an end at each write", in: "TestClientDeaths",
 	},
 	{
+		bug: "who makes room looks for those who wait before the pop",
+		edits: []replacement{
+			{"receive.go", "// SYNC E7: the pop.", "wanted := b.roomWanted()\n\t\t// SYNC E7: the pop."},
+			{"receive.go", "wanted := b.roomWanted() && ", "wanted = wanted && "},
+		},
+		layer: everybody, in: "ALL_OR_WAIT that sleeps until there is room", says: "sleeps for ever",
+	},
+	{
 		bug: "who makes room reads the tail before the pop",
 		edits: []replacement{
 			{"receive.go", "// SYNC E7: the pop.", "tail := b.w[s+sTail].Load()\n\t\t// SYNC E7: the pop."},
-			{"receive.go", "used := b.unread(s, c.at(next))", "used := uint64(max(0, int64(tail-c.at(next))))"},
+			{"receive.go", "c.wasFull(next)", "uint64(max(0, int64(tail-c.at(next))))+1 >= uint64(b.cfg.QueueSlots)"},
 		},
 		layer: everybody, in: "a sender sleeps for the place that another took while the reader looked", says: "sleeps for ever",
 	},

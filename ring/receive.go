@@ -132,21 +132,29 @@ func (c *Client) pop(held int) (uint64, error) {
 			continue
 		}
 		here.Forget(e, uint64(next), c.recv.state())
-		// Whoever found this queue full before the pop waits: the tail is read
-		// after it, so it counts all that they counted. It may lag behind the head.
-		owing, limit := b.w[s+sOwing].Load()&0xffff, b.w[s+sLimit].Load()&0xffffffff
-		used := b.unread(s, c.at(next)) + next.ud() + owing
+		wanted := b.roomWanted() && c.wasFull(next)
 		if b.w[s+sKeptTail].Load() != b.w[s+sKeptHead].Load() {
 			if _, err := c.flush(); err != nil {
 				return e, err
 			}
 		}
-		if used+1 >= min(limit, uint64(b.cfg.QueueSlots)) {
+		if wanted {
 			b.wakeSenders()
 		}
 		here.Forget(e, c.recv.state())
 		return e, nil
 	}
+}
+
+// wasFull tells whether there was no room before the pop that left next. Whoever
+// found it so waits: the tail is read after the pop, so it counts all that they
+// counted. It may lag behind the head. Nobody looks at it unless somebody waits: its
+// line is better left with the senders.
+func (c *Client) wasFull(next readWord) bool {
+	w := (*[entryWords]shm.Word)(c.b.w[c.s:])
+	owing, limit := w[sOwing].Load()&0xffff, w[sLimit].Load()&0xffffffff
+	used := c.b.unread(c.s, c.at(next)) + next.ud() + owing
+	return used+1 >= min(limit, uint64(c.b.cfg.QueueSlots))
 }
 
 // at is the position that a value of sRead stands for, counted as the tail is.
@@ -328,9 +336,23 @@ func (c *Client) readable() (bool, error) {
 // Any tells whether a message is in the queue: a look that disturbs nobody. An
 // entry that others have seen already may be about to put one there, and kept
 // events may have found room. Reading is held.
-func (c *Client) Any() bool {
-	r := readWord(c.b.w[c.s+sRead].Load())
-	return r.ud() > 0 || c.b.there(c.b.w[c.s+c.b.lane+int(r.head()&c.b.qmask)].Load(), c.at(r))
+func (c *Client) Any() bool { return c.peek().any }
+
+// A glance is how a queue was at a look: sRead, and the place where the next copy
+// comes. A change of either is something new.
+type glance struct {
+	read readWord
+	next uint64
+	any  bool // as Any
+}
+
+// peek is Any with all that it saw.
+func (c *Client) peek() (g glance) {
+	b := c.b
+	g.read = readWord(b.w[c.s+sRead].Load())
+	g.next = b.w[c.s+b.lane+int(g.read.head()&b.qmask)].Load()
+	g.any = g.read.ud() > 0 || b.there(g.next, c.at(g.read))
+	return g
 }
 
 // Poll tries a waiting send, and then tells whether the Ksock is readable and

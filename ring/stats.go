@@ -77,9 +77,19 @@ func (b *Bus) Slots() (l []SlotInfo) {
 	return l
 }
 
+// numbers is how many serial numbers were given so far.
+func (b *Bus) numbers() uint64 {
+	for {
+		a := b.w[wCur].Load()
+		if n := b.numbersBefore(curSeq(a)); b.w[wCur].Load() == a {
+			return n // the entry in progress may have counted itself already
+		}
+	}
+}
+
 // Stats reads the whole bus; it costs nobody anything but cache lines.
 func (b *Bus) Stats() (Stats, error) {
-	st := Stats{Serial: b.w[wSerial].Load(), MessageSize: b.MessageSize(), Reports: b.Reports(), NetCatches: b.NetCatches()}
+	st := Stats{Serial: b.numbers(), MessageSize: b.MessageSize(), Reports: b.Reports(), NetCatches: b.NetCatches()}
 	for _, i := range b.Slots() {
 		if !i.Open {
 			continue

@@ -74,54 +74,45 @@ func (b *Bus) waiter(slot int, on bool) {
 func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 	if !c.pending.Load() {
 		c.Reading.Lock()
-		any := false
-		if !c.closed.Load() {
-			if c.unmarked != 0 {
-				c.mark() // there is time now
-			}
-			any = c.Any()
+		if c.unmarked != 0 && !c.closed.Load() {
+			c.mark() // there is time now
 		}
+		g := c.peek()
 		c.Reading.Unlock()
-		if any {
+		if g.any {
 			return nil
 		}
 		if spin > 0 {
-			if _, there := c.spin(c.readTurns.spin(spin)); there {
+			if _, there := c.spin(g, c.readTurns.spin(spin)); there {
 				return nil
 			}
 		}
 	}
-	return c.wait(ctx, spin, &c.readTurns, c.canRead)
+	return c.wait(ctx, spin, true, &c.readTurns, c.canRead)
 }
 
 // WaitWritable returns nil once no send waits in this Ksock (R3.4), trying it
 // whenever it may go on. With spin 0 it sleeps at once. A read-only Ksock never is writable.
 func (c *Client) WaitWritable(ctx context.Context, spin int) error {
-	return c.wait(ctx, spin, &c.sendTurns, c.canWrite)
+	return c.wait(ctx, spin, true, &c.sendTurns, c.canWrite)
 }
 
-// spin looks n times for something new in the queue, and tells whether it has
-// seen it, and whether that is a copy to take. It watches the place where the
-// next copy will come, not the tail, whose line is its senders' to write more
-// than once for a message; and it has the block fetched meanwhile. Between two
-// PAUSEs it looks for longer than a hypervisor takes for a loop of PAUSEs, or it
-// would take the CPU away in the middle.
-func (c *Client) spin(n int) (seen, there bool) {
+// spin looks n times for something new in a queue that was as g, and tells whether it
+// has seen it, and whether that is a copy to take. It watches the place where the
+// next copy will come, not the tail, whose line is its senders'; and it has the block
+// fetched meanwhile. Between two PAUSEs it looks for longer than a hypervisor takes
+// for a loop of PAUSEs, or it would take the CPU away in the middle.
+func (c *Client) spin(g glance, n int) (seen, there bool) {
 	b := c.b
-	read, tail, sig := &b.w[c.s+sRead], &b.w[c.s+sTail], &b.w[c.s+sSig]
-	r, s, t := read.Load(), sig.Load(), tail.Load()
-	if t&(laneMod-1) != readWord(r).head() {
-		return true, false
-	}
-	next := &b.w[c.s+b.lane+int(t&b.qmask)]
+	read, next, sig := &b.w[c.s+sRead], &b.w[c.s+b.lane+int(g.read.head()&b.qmask)], &b.w[c.s+sSig]
+	s := sig.Load()
 	for i := range n {
 		for range looksPerSpin {
-			if e := next.Load(); b.there(e, t) {
+			if e := next.Load(); e != g.next {
 				b.willTake(laneHandle(e))
-				tail.WillRead()
 				return true, true
 			}
-			if read.Load() != r {
+			if read.Load() != uint64(g.read) {
 				return true, false
 			}
 		}
@@ -209,9 +200,11 @@ func (t *turns) give() bool {
 	return true
 }
 
-func (c *Client) wait(ctx context.Context, spin int, t *turns, ready func() (bool, error)) error {
+// wait waits until ready says so or fails: spinning first, unless the caller has spun
+// or there is nothing in the queue to spin for, then giving its turn away, then asleep.
+func (c *Client) wait(ctx context.Context, spin int, spun bool, t *turns, ready func() (bool, error)) error {
 	if ctx.Done() == nil {
-		return c.sleep(ctx, spin, t, ready)
+		return c.sleep(ctx, spin, spun, t, ready)
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -223,11 +216,11 @@ func (c *Client) wait(ctx context.Context, spin int, t *turns, ready func() (boo
 			<-done // the region may be unmapped once wait has returned
 		}
 	}()
-	return c.sleep(ctx, spin, t, ready)
+	return c.sleep(ctx, spin, spun, t, ready)
 }
 
 // sleep is wait for a context whose end is a nudge.
-func (c *Client) sleep(ctx context.Context, spin int, t *turns, ready func() (bool, error)) error {
+func (c *Client) sleep(ctx context.Context, spin int, spun bool, t *turns, ready func() (bool, error)) error {
 	b, sig := c.b, &c.b.w[c.s+sSig]
 	gaveTurn := false
 	for here := shm.Here(); ; here.Forget(c.state()) {
@@ -238,11 +231,17 @@ func (c *Client) sleep(ctx context.Context, spin int, t *turns, ready func() (bo
 			return context.Cause(ctx)
 		}
 		if spin > 0 && !gaveTurn {
-			if t != &c.sendTurns {
-				if seen, _ := c.spin(t.spin(spin)); seen {
-					continue
+			if !spun {
+				c.Reading.Lock()
+				g := c.peek()
+				c.Reading.Unlock()
+				if !g.any { // else a Call waits for more than a message
+					if seen, _ := c.spin(g, t.spin(spin)); seen {
+						continue
+					}
 				}
 			}
+			spun = t == &c.sendTurns
 			if gaveTurn = byTheClock && t.give(); gaveTurn {
 				continue
 			}

@@ -211,7 +211,7 @@ func (l *layout) wordName(i int) string {
 	}
 	switch {
 	case i < headerWords:
-		return name(map[int]string{wCur: "cur", wSerial: "serial", wVer: "bver", wMsgSize: "msgsize", wReports: "reports", wWaiters: "waiters"}, i, "header")
+		return name(map[int]string{wCur: "cur", wSkips: "skips", wExtra: "extra", wVer: "bver", wMsgSize: "msgsize", wReports: "reports", wWaiters: "waiters"}, i, "header")
 	case i >= l.payload:
 		return fmt.Sprintf("payload of %d, word %d", (i-l.payload)/unitWords, (i-l.payload)%unitWords)
 	case i >= l.blocks:
