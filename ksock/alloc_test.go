@@ -44,35 +44,36 @@ func TestRequestsInPlaceAllocateNothing(t *testing.T) {
 	s := setStage(t)
 	a, r := s.open(), s.replier("$.R")
 	h := &ksock.Header{Name: "$.R", Flags: ksock.WantReply}
-	n := testing.AllocsPerRun(1000, func() {
-		loan, err := a.Loan(64)
-		if err == nil {
-			_, err = a.SendLoan(s.ctx, h, loan)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := r.View(s.ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		qh := q.Header()
-		reply := ksock.ReplyHeader(&qh)
-		loan, err = r.Loan(64)
-		if err == nil {
-			_, err = r.TrySendLoan(&reply, loan)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		q.Release()
-		v, err := a.View(s.ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.Release()
-	})
-	s.want("allocations", n, 0.0)
+	s.want("allocations", testing.AllocsPerRun(1000, func() { askInPlace(t, s, a, r, h) }), 0.0)
+}
+
+func askInPlace(t testing.TB, s *stage, a, r *actor, h *ksock.Header) {
+	loan, err := a.Loan(64)
+	if err == nil {
+		_, err = a.SendLoan(s.ctx, h, loan)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := r.View(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	qh := q.Header()
+	reply := ksock.ReplyHeader(&qh)
+	loan, err = r.Loan(64)
+	if err == nil {
+		_, err = r.TrySendLoan(&reply, loan)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Release()
+	v, err := a.View(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Release()
 }
 
 // I8 for those who sleep until a message comes.
@@ -144,5 +145,16 @@ func BenchmarkCopied(b *testing.B) {
 		if _, err := l.Next(s.ctx); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A Request of 64 bytes and its Reply, in place, by one process.
+func BenchmarkRequestInPlace(b *testing.B) {
+	s := setStage(b)
+	a, r := s.open(), s.replier("$.R")
+	h := &ksock.Header{Name: "$.R", Flags: ksock.WantReply}
+	b.ReportAllocs()
+	for b.Loop() {
+		askInPlace(b, s, a, r, h)
 	}
 }

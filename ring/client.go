@@ -245,8 +245,7 @@ func (c *Client) drop(d *draft) {
 func (c *Client) willSend(d *draft) {
 	b, here := c.b, shm.Here()
 	b.w[wCur].WillWrite()
-	// Not the place in the lane: a recipient that spins would take it back.
-	to := func(slot int) { b.w[b.slot(slot)+sTail].WillWrite() }
+	to := c.send.plan.willSend
 	switch {
 	case d.kind != kindMessage:
 	case d.hdr.IsRequest():
@@ -261,7 +260,7 @@ func (c *Client) willSend(d *draft) {
 			to(slot)
 		}
 	}
-	for _, w := range d.route.listeners[:min(4, len(d.route.listeners))] {
+	for _, w := range d.route.listeners[:min(fetched, len(d.route.listeners))] {
 		to(copySlot(w))
 	}
 	here.Forget()
@@ -360,6 +359,7 @@ func (c *Client) LoanInto(l *Loan, size int) error {
 		return err
 	}
 	c.cache.willTake(c.b, c.cache.units, 1)
+	c.send.plan.willSendAgain()
 	l.c = c
 	d := &l.d
 	d.h, d.held, d.data, d.cache, d.tried, d.gone = 0, held, size, c.cache, false, false

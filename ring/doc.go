@@ -117,8 +117,8 @@
 // away once before it sleeps (turns). Where there are more Listeners than CPUs that
 // makes queues fill and a fan-out three times as fast.
 //
-// 2026-11: tried without gain: fetching the place in a lane before the send (a
-// recipient that spins takes it back), and headers of neighbouring blocks far apart.
+// 2026-11: tried without gain: fetching the place in a lane to write before the send
+// (a recipient that spins takes it back), and headers of neighbouring blocks far apart.
 //
 // 2026-11: urgent messages freeze their queues like unbinds. A push that raced
 // with pops (T6) was the only step with a retry in it.

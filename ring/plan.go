@@ -45,15 +45,43 @@ type planner struct {
 type place struct {
 	slot                int
 	edit, head, ud, out uint64 // edit as sEdit; head counts as the tail does
+	next                uint64 // where the next copy comes, if nobody else sends to it
 }
 
 // remember keeps what a plan that was published has found: nothing it read
 // changed, but for readers who went on.
 func (p *planner) remember() {
 	for i := range p.to {
-		if q := &p.to[i].queueState; q.fresh && !q.rw.frozen() {
-			p.seen[q.slot%len(p.seen)] = place{q.slot, q.edit, q.tail - (q.msgs - q.rw.ud()), q.rw.ud(), q.bytesIn - q.bytes}
+		q := &p.to[i].queueState
+		at := &p.seen[q.slot%len(p.seen)]
+		if q.fresh && !q.rw.frozen() {
+			*at = place{q.slot, q.edit, q.tail - (q.msgs - q.rw.ud()), q.rw.ud(), q.bytesIn - q.bytes, 0}
 		}
+		if at.slot == q.slot {
+			at.next = q.tail + uint64(p.to[i].n)
+		}
+	}
+}
+
+// willSendAgain is willSend for whoever got the last message: likely the next is for
+// them, too.
+func (p *planner) willSendAgain() {
+	for i := range p.to[:min(fetched, len(p.to))] {
+		p.willSend(p.to[i].slot)
+	}
+}
+
+// fetched bounds for how many recipients something is fetched beforehand.
+const fetched = 4
+
+// willSend begins to fetch what a send changes in a queue. The place in the lane is
+// only to be read: a recipient that spins on it would take it back. But without its
+// old word, which the last look there has taken away, no swap can be planned.
+func (p *planner) willSend(slot int) {
+	b, s := p.b, p.b.slot(slot)
+	b.w[s+sTail].WillWrite()
+	if at := &p.seen[slot%len(p.seen)]; at.slot == slot {
+		b.w[s+b.lane+int(at.next&b.qmask)].WillRead()
 	}
 }
 

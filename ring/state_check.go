@@ -17,6 +17,7 @@ func digest(x ...uint64) uint64 {
 func (p *party) state() uint64 {
 	h := uint64(0)
 	for i, x := range p.plan.seen {
+		x.next = 0 // only says what to fetch
 		if x != (place{}) {
 			h = digest(h, uint64(i), uint64(x.slot), x.edit, x.head, x.ud, x.out)
 		}
