@@ -87,9 +87,20 @@ func (b *Bus) numbers() uint64 {
 	}
 }
 
-// Stats reads the whole bus; it costs nobody anything but cache lines.
+// Stats reads the whole bus, every block of its arena; it costs nobody else anything
+// but cache lines.
 func (b *Bus) Stats() (Stats, error) {
-	st := Stats{Serial: b.numbers(), MessageSize: b.MessageSize(), Reports: b.Reports(), NetCatches: b.NetCatches()}
+	st := Stats{Serial: b.numbers(), MessageSize: b.MessageSize(), Reports: b.Reports(), NetCatches: b.NetCatches(), Ksocks: b.Ksocks()}
+	var err error
+	if st.Bindings, err = b.Bindings(); err == nil {
+		st.Arena, err = b.arenaStats()
+	}
+	return st, err
+}
+
+// Ksocks describes the Ksocks that are open, by slot.
+func (b *Bus) Ksocks() (l []KsockStats) {
+	owed := b.owed()
 	for _, i := range b.Slots() {
 		if !i.Open {
 			continue
@@ -101,10 +112,10 @@ func (b *Bus) Stats() (Stats, error) {
 		if unread >= laneMod-1024 {
 			unread = 0 // the reader is ahead of an entry that is being carried out
 		}
-		st.Ksocks = append(st.Ksocks, KsockStats{
+		l = append(l, KsockStats{
 			Slot: i.Slot, ID: i.ID, Pid: i.Pid, Start: i.Start, Mode: i.Mode,
 			Unread: int(unread + r.ud() + kept), Kept: int(kept),
-			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff),
+			MaxMessages: uint32(b.w[at+sLimit].Load()), Outstanding: int(b.w[at+sOwing].Load() & 0xffff), Unreplied: owed[i.ID],
 			Sent: b.w[at+sSent].Load(), Received: b.w[at+sReceived].Load(),
 			Missed:    b.w[at+sMissed].Load() - b.w[at+sMissedBase].Load(),
 			BytesSent: b.w[at+sBytesSent].Load(), BytesRead: b.w[at+sBytesRead].Load(),
@@ -112,23 +123,23 @@ func (b *Bus) Stats() (Stats, error) {
 			OnlyOnce:  b.w[at+sOnce].Load()&1 != 0, Sleeping: b.w[at+sSleeping].Load() != 0,
 		})
 	}
-	owed := b.owed()
-	for i := range st.Ksocks {
-		st.Ksocks[i].Unreplied = owed[st.Ksocks[i].ID]
-	}
+	return l
+}
+
+// Bindings lists the bindings, newest first.
+func (b *Bus) Bindings() (l []BindingStats, err error) {
 	b.mu.Lock()
-	err := b.update()
+	defer b.mu.Unlock()
+	if err := b.update(); err != nil {
+		return nil, err
+	}
 	cells := slices.SortedFunc(maps.Values(b.tables.cells), func(x, y binding) int { return cmp.Compare(y.born, x.born) })
 	for _, x := range cells {
 		if b.tables.kids[x.slot] == x.kid {
-			st.Bindings = append(st.Bindings, BindingStats{x.kid, x.replier, x.name})
+			l = append(l, BindingStats{x.kid, x.replier, x.name})
 		}
 	}
-	b.mu.Unlock()
-	if err == nil {
-		st.Arena, err = b.arenaStats()
-	}
-	return st, err
+	return l, nil
 }
 
 // owed counts for each Ksock the Requests that it has read and not answered.

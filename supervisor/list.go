@@ -34,24 +34,25 @@ func (s *Supervisor) list(r *control.Request) (*control.Answer, error) {
 	if err := b.live(); err != nil {
 		return nil, err
 	}
-	st, err := b.ring.Stats()
-	if err != nil {
-		return nil, err
-	}
 	if r.Op == control.OpBindings {
-		for n := int(r.From); n < len(st.Bindings); n++ {
+		rows, err := b.ring.Bindings()
+		if err != nil {
+			return nil, err
+		}
+		for n := int(r.From); n < len(rows); n++ {
 			if a.Room() < control.MaxBindingRow {
 				a.Next = uint32(n)
 				break
 			}
-			row := &st.Bindings[n]
+			row := &rows[n]
 			a.Bindings = append(a.Bindings, control.BindingInfo{Ksock: row.ID, Replier: row.Replier, Name: row.Name})
 		}
 		return a, nil
 	}
-	slices.SortFunc(st.Ksocks, func(x, y ring.KsockStats) int { return cmp.Compare(x.ID, y.ID) })
-	for i := range st.Ksocks {
-		row := &st.Ksocks[i]
+	rows := b.ring.Ksocks()
+	slices.SortFunc(rows, func(x, y ring.KsockStats) int { return cmp.Compare(x.ID, y.ID) })
+	for i := range rows {
+		row := &rows[i]
 		if row.ID < r.From {
 			continue
 		}
@@ -101,9 +102,9 @@ func (b *bus) ksockInfo(st *ring.KsockStats) control.KsockInfo {
 
 // bound counts the bindings of k with that name and role. The caller has b.mu.
 func (b *bus) bound(k *ksock, name string, replier bool) (n uint32, err error) {
-	st, err := b.ring.Stats()
-	for i := range st.Bindings {
-		if row := &st.Bindings[i]; row.ID == k.id && row.Name == name && row.Replier == replier {
+	rows, err := b.ring.Bindings()
+	for i := range rows {
+		if row := &rows[i]; row.ID == k.id && row.Name == name && row.Replier == replier {
 			n++
 		}
 	}

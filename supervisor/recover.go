@@ -152,7 +152,7 @@ func (b *bus) regain(f *os.File) error {
 		mem.Close()
 		return err
 	}
-	st, err := b.ring.Stats()
+	rows, err := b.ring.Bindings()
 	if err != nil {
 		b.mem, b.ring, b.admin = nil, nil, nil
 		return errors.Join(err, mem.Close())
@@ -162,8 +162,8 @@ func (b *bus) regain(f *os.File) error {
 		b.s.leave(p)
 	}
 	bindings := map[uint32]int{}
-	for i := range st.Bindings {
-		bindings[st.Bindings[i].ID]++
+	for i := range rows {
+		bindings[rows[i].ID]++
 	}
 	for _, i := range b.ring.Slots() {
 		b.adopt(i, bindings[i.ID])
