@@ -21,7 +21,7 @@
 // buses, their regions' identities (device and inode of the memory file), the
 // secret that makes the Ksocks' tokens, and the processes that hold each region
 // with their start times, so that a pid that was used again is not taken for them. The
-// file is replaced at once, and before a descriptor goes out.
+// file is added to, or replaced at once, before a descriptor goes out.
 //
 // The next supervisor (takeOver) gets each region back from systemd's
 // descriptor store, or through /proc from the descriptors of a process that

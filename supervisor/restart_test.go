@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -266,18 +265,18 @@ func TestHolderIsKnownByStartTime(t *testing.T) {
 	sv := supervise(t, socket)
 	e := openEnd(t, socket, 0)
 	sv.Kill()
-	var f stateFile
-	data, err := os.ReadFile(socket + ".state")
-	if err := errors.Join(err, json.Unmarshal(data, &f)); err != nil {
+	st := &state{path: socket + ".state", buses: map[int]*busState{}}
+	old, err := st.load()
+	if err != nil {
 		t.Fatal(err)
 	}
-	f.Buses[0].Holders[0].Start--
-	if data, err = json.Marshal(f); err != nil {
+	h := old[0].Holders[0]
+	st.drop(0, h)
+	h.Start--
+	if err := st.hold(0, h); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(socket+".state", data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	st.close()
 	supervise(t, socket)
 	<-e.Done()
 	if err := e.Err(); !errors.Is(err, unix.ESTALE) {

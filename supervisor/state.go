@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,11 +21,16 @@ import (
 // there are, how to know their regions again, and who holds them. It is
 // written before the first descriptor of a region goes to a process, so
 // whoever holds a region is in it. (Some who are in it may hold it no more.)
+//
+// The file is a stateFile, and after it, a line each, the holders that came since.
+// To add a line costs a hundredth of what it costs to replace a file on a disk.
 type state struct {
 	path string
 
 	mu    sync.Mutex
 	buses map[int]*busState
+	file  *os.File // to add to; nil: the next change replaces the file
+	lines int      // added since it was written
 }
 
 type busState struct {
@@ -45,6 +51,16 @@ type stateFile struct {
 
 const stateVersion = 1
 
+// addition is a line of the file.
+type addition struct {
+	Bus int `json:"bus"`
+	holder
+}
+
+// leastAdditions are as many lines as the file may have at any rate, before it is
+// written anew without those who have ended; else as many as there are holders.
+const leastAdditions = 64
+
 // bootID names the time since the machine started. Without it nobody knows what
 // a state file is worth.
 func bootID() (string, error) {
@@ -63,9 +79,13 @@ func (s *state) load() ([]*busState, error) {
 	if err != nil {
 		return nil, err
 	}
+	damaged := func(why string) error {
+		return fmt.Errorf("state file %s is damaged (%s); remove it if no Ksock is left", path, why)
+	}
 	var f stateFile
-	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("state file %s is damaged (%w); remove it if no Ksock is left", path, err)
+	d := json.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(&f); err != nil {
+		return nil, damaged(err.Error())
 	}
 	if f.Version != stateVersion {
 		return nil, fmt.Errorf("state file %s has version %d, this supervisor knows %d; start the one that wrote it, or remove it if no Ksock is left",
@@ -77,9 +97,28 @@ func (s *state) load() ([]*busState, error) {
 	}
 	for _, b := range f.Buses {
 		if b == nil || b.Bus < 0 || b.Bus >= MaxBuses || s.buses[b.Bus] != nil || len(b.Secret) != secretSize {
-			return nil, fmt.Errorf("state file %s is damaged; remove it if no Ksock is left", path)
+			return nil, damaged("an impossible bus")
 		}
 		s.enter(b)
+	}
+	// A line without an end was being written when its supervisor was killed:
+	// the process that it is about got nothing.
+	for line := range bytes.Lines(data[d.InputOffset():]) {
+		if line[len(line)-1] != '\n' || len(line) == 1 {
+			continue
+		}
+		var a addition
+		if err := json.Unmarshal(line, &a); err != nil {
+			return nil, damaged(err.Error())
+		}
+		b := s.buses[a.Bus]
+		if b == nil {
+			return nil, damaged("a process of an unknown bus")
+		}
+		if _, known := b.ksocks[a.holder]; !known {
+			b.ksocks[a.holder] = 0
+			b.Holders = append(b.Holders, a.holder)
+		}
 	}
 	return f.Buses, nil
 }
@@ -130,11 +169,51 @@ func (s *state) hold(bus int, h holder) error {
 	if known {
 		return nil
 	}
-	if err := s.write(); err != nil {
+	if err := s.append(addition{bus, h}); err != nil {
 		b.drop(h)
 		return err
 	}
 	return nil
+}
+
+// append adds a line to the file, or writes it anew.
+func (s *state) append(a addition) error {
+	if s.file == nil || s.lines >= s.holders() && s.lines >= leastAdditions || s.removed() {
+		return s.write()
+	}
+	line, err := json.Marshal(a)
+	if err == nil {
+		_, err = s.file.Write(append(line, '\n'))
+	}
+	if err != nil {
+		s.close() // a part of the line may be there
+		return s.write()
+	}
+	s.lines++
+	return nil
+}
+
+// holders counts all that the buses have.
+func (s *state) holders() (n int) {
+	for _, b := range s.buses {
+		n += len(b.ksocks)
+	}
+	return n
+}
+
+// removed tells whether the file is not at its path any more: there are programs
+// that clean directories.
+func (s *state) removed() bool {
+	info, err := s.file.Stat()
+	return err != nil || info.Sys().(*syscall.Stat_t).Nlink == 0
+}
+
+// close makes the next change replace the file.
+func (s *state) close() {
+	if s.file != nil {
+		s.file.Close()
+		s.file = nil
+	}
 }
 
 // drop notes one Ksock of h less. The file may go on naming h until it is
@@ -179,16 +258,19 @@ func (s *state) write() error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(data)
-	if err = errors.Join(err, out.Close()); err == nil {
+	if _, err = out.Write(append(data, '\n')); err == nil {
 		err = os.Rename(tmp, s.path)
 	}
 	if err != nil {
+		out.Close()
 		os.Remove(tmp) // it is in nobody's way, should it stay
+		return err
 	}
-	return err
+	s.close()
+	s.file, s.lines = out, 0
+	return nil
 }

@@ -314,8 +314,11 @@ func (s *Supervisor) release() {
 	s.mu.Unlock()
 }
 
-// forget lets go of all regions.
+// forget lets go of all regions, and of the state file.
 func (s *Supervisor) forget() {
+	if s.state != nil {
+		s.state.close()
+	}
 	for _, b := range s.all() {
 		b.release()
 	}

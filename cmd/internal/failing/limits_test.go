@@ -2,8 +2,10 @@ package failing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -309,7 +311,8 @@ func fullChild() error {
 	if err := os.Remove(filler); err != nil {
 		return err
 	}
-	s, err := supervisor.Start(supervisor.Options{Socket: socket, Bus: small})
+	// So many buses that the file reaches the end of its page by additions.
+	s, err := supervisor.Start(supervisor.Options{Socket: socket, Bus: small, Buses: 16})
 	if err != nil {
 		return err
 	}
@@ -317,15 +320,34 @@ func fullChild() error {
 	if err := roundTrip(socket); err != nil {
 		return err
 	}
-	// It fills up again: who comes is told.
+	// It fills up again: who comes once nothing can be added is told.
 	if err := os.WriteFile(filler, make([]byte, os.Getpagesize()), 0o600); err != nil {
 		return err
 	}
-	if err := roundTrip(socket); !errors.Is(err, unix.ENOSPC) {
+	err = nil
+	for n := 0; err == nil && n < 1000; n++ {
+		err = roundTrip(socket)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
 		return fmt.Errorf("on a disk that is full again: %w", err)
 	}
 	if err := os.Remove(filler); err != nil {
 		return err
 	}
-	return roundTrip(socket)
+	if err := roundTrip(socket); err != nil {
+		return err
+	}
+	// What was written while it was full is not in the middle.
+	state, err := os.Open(socket + ".state")
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	var value any
+	for d := json.NewDecoder(state); err == nil; err = d.Decode(&value) {
+	}
+	if err != io.EOF {
+		return fmt.Errorf("the state file afterwards: %w", err)
+	}
+	return nil
 }
