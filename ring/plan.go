@@ -151,6 +151,7 @@ func (p *planner) entry(e entry, own bool, d *draft) (o outcome, err error) {
 			return o, err
 		}
 		p.deliver(&q, 0, 0, 0, 0, false)
+		p.wake(q.slot)
 	case kindCarve:
 		o, err = p.carve(e)
 	default:
@@ -314,7 +315,15 @@ func (p *planner) deliver(q *queueState, h, i, n int, bytes uint64, urgent bool)
 	if n > 0 && bytes >= largeBytes {
 		p.set(q.s+sBytesIn, q.bytesIn, q.bytesIn+uint64(n)*bytes)
 	}
-	p.wake(q.slot)
+}
+
+// wakeAll plans the waking of those in p.to whose queues change.
+func (p *planner) wakeAll() {
+	for i := range p.to {
+		if r := &p.to[i]; !r.aside && (r.n > 0 || r.flush > 0) {
+			p.wake(r.slot)
+		}
+	}
 }
 
 // thaw plans the end of an edit of a queue.
@@ -459,6 +468,9 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 		}
 		return code, nil
 	}
+	// A spinning reader waits for its copy; the ledger is for the next entry, and for an
+	// asker who looks whether its answer is on the way: before it is woken.
+	p.copies(m, urgent)
 	if request {
 		if err := p.owe(m, &p.asker, serial); err != nil {
 			return 0, err
@@ -467,7 +479,7 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 	if reply {
 		p.settle(m)
 	}
-	p.send(m, urgent)
+	p.wakeAll()
 	if m.opts&optRelayed != 0 && (request || reply) {
 		p.wake(e.from) // what a Limpet has to pass on next is likely the answer, or the next Request
 	}
@@ -497,9 +509,15 @@ func (p *planner) add() *recipient {
 	return &p.to[len(p.to)-1]
 }
 
-// send plans what the recipients in p.to get of a message. The bits come before
-// the copies: a reader may take and release one at once (T3).
+// send plans what the recipients in p.to get of a message, and wakes them.
 func (p *planner) send(m *view, urgent bool) {
+	p.copies(m, urgent)
+	p.wakeAll()
+}
+
+// copies plans the copies of a message. The bits come before them: a reader may take
+// and release one at once (T3).
+func (p *planner) copies(m *view, urgent bool) {
 	p.arm(m)
 	for i := range p.to {
 		r := &p.to[i]

@@ -82,7 +82,7 @@ var plantedBugs = []planted{
 	},
 	{
 		bug:   "no wake-up of the recipient",
-		edits: []replacement{{"plan.go", "\tp.wake(q.slot)\n", ""}},
+		edits: []replacement{{"plan.go", "\t\t\tp.wake(r.slot)\n", "\t\t\t_ = r\n"}},
 		layer: everybody, in: asleep, says: "sleeps for ever",
 	},
 	{
