@@ -77,9 +77,9 @@ var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
 	},
 	// signal NAME SIGNAL.
 	"signal": func(ts *testscript.TestScript, neg bool, args []string) {
-		signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+		signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL, "STOP": syscall.SIGSTOP}
 		if neg || len(args) != 2 || signals[args[1]] == 0 {
-			ts.Fatalf("usage: signal NAME INT|TERM|KILL")
+			ts.Fatalf("usage: signal NAME INT|TERM|KILL|STOP")
 		}
 		p := ts.Value(processesKey{}).(*processes).get(ts, args[0])
 		p.signalled = true

@@ -85,9 +85,8 @@ error says so.
 }
 
 // serve answers count Requests, or all that come if count is 0. A Request
-// that cannot be answered (its asker is gone) counts and is reported. An answer
-// that is too long is an error: the asker hears of it by the Status of a Replier
-// that goes (R5.6), and would wait for ever for one that stays.
+// whose asker is gone counts and is reported. An answer that is too long is an
+// error: the asker hears of it by the Status of a Replier that goes (R5.6).
 func serve(ctx context.Context, k *ksock.Ksock, answer func(context.Context, *ksock.Message) ([]byte, error), count int) error {
 	for n := 0; count == 0 || n < count; {
 		m, err := k.Next(ctx)
@@ -105,14 +104,33 @@ func serve(ctx context.Context, k *ksock.Ksock, answer func(context.Context, *ks
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "kbus: Request %v: %v\n", pair(m.ID.Network, m.ID.Serial), err)
 		}
-		_, err = k.Send(ctx, ksock.ReplyTo(m, data))
-		if errors.Is(err, ksock.ErrAskerGone) || errors.Is(err, ksock.ErrQueueFull) || errors.Is(err, ksock.ErrNoMemory) {
+		if err = sendReply(ctx, k, ksock.ReplyTo(m, data)); errors.Is(err, ksock.ErrAskerGone) {
 			fmt.Fprintf(os.Stderr, "kbus: %v\n", err)
 		} else if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sendReply sends a Reply, again and again while there is no room for it: its asker
+// would wait for ever for one that is not sent by a Replier that stays.
+func sendReply(ctx context.Context, k *ksock.Ksock, m *ksock.Message) error {
+	const least, most = 10 * time.Millisecond, time.Second
+	for pause := least; ; pause = min(2*pause, most) {
+		_, err := k.Send(ctx, m)
+		if !errors.Is(err, ksock.ErrQueueFull) && !errors.Is(err, ksock.ErrNoMemory) {
+			return err
+		}
+		if pause == least {
+			fmt.Fprintf(os.Stderr, "kbus: %v; it is tried again until there is room\n", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // runFor runs a command for a Request and returns what it printed.
