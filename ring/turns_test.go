@@ -3,6 +3,8 @@
 package ring
 
 import (
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -60,5 +62,33 @@ func TestTurns(t *testing.T) {
 	}
 	if d := time.Duration(tu.took.Load()); d != 0 && d <= longTurn {
 		t.Errorf("a turn of %v is long", d)
+	}
+}
+
+// A wait for something else than a message sleeps, though there is one.
+func TestWaitBesideAMessage(t *testing.T) {
+	w := newWorld(t, Config{MaxKsocks: 6})
+	k := w.open(ReadWrite)
+	w.bind(k, "$.X", false)
+	if _, err := k.Send(&Header{Name: "$.X"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	var over atomic.Bool
+	done := make(chan error)
+	go func() {
+		done <- k.WaitUntil(t.Context(), 100, func() (bool, error) { asked.Add(1); return over.Load(), nil })
+	}()
+	for w.b.w[k.s+sSleeping].Load() == 0 {
+		if asked.Load() > 1000 {
+			t.Error("it looks again and again")
+			break
+		}
+		runtime.Gosched()
+	}
+	over.Store(true)
+	k.Nudge()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
