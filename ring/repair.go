@@ -105,6 +105,9 @@ func (a *Admin) close(slot int) error {
 		return err
 	}
 	forget(5)
+	if byTheClock {
+		shm.Yield() // those who have a Status now may wait for this CPU, and the rest is nobody's hurry
+	}
 	// As asker it is gone now, and nobody reads its ledger any more.
 	owing := b.w[s+sOwing].Load()
 	for i, left := 0, owing&0xffff; i <= b.lmask && left > 0; i++ {
