@@ -320,6 +320,37 @@ func TestManyKsocks(t *testing.T) {
 	s.listener("$.A")
 }
 
+// As many Ksocks as there can be on a bus: each hears what is said, and the next is
+// refused (R3.1).
+func TestMostKsocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of Ksocks take some seconds")
+	}
+	const most = 4095
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil || files.Cur < 4*most {
+		t.Skipf("%d descriptors are too few for both ends of %d Ksocks (%v)", files.Cur, most, err)
+	}
+	s := setStageWith(t, supervisor.Options{Bus: ring.Config{MaxKsocks: most, ArenaBytes: 32 << 20, MaxMessageSize: 1 << 16}})
+	var all []*actor
+	for range most {
+		all = append(all, s.listener("$.A"))
+	}
+	_, err := ksock.Open(s.ctx, 0, &ksock.Options{Socket: s.socket})
+	if err == nil || !strings.Contains(err.Error(), "4095") {
+		t.Errorf("one more Ksock: %v", err)
+	}
+	all[0].announce("$.A", "hello")
+	for _, a := range all {
+		a.hears("hello")
+	}
+	all[7].Close()
+	s.listener("$.A").Close()
+	for _, a := range all {
+		a.Close()
+	}
+}
+
 func countRegions(maps string) int {
 	n := 0
 	for line := range strings.Lines(maps) {
