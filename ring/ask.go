@@ -5,8 +5,16 @@ import "context"
 // What a Ksock that waits for answers asks of its own end, beside what is to be read.
 
 // Outstanding counts this Ksock's Requests of that id that have no answer yet. An
-// answer is in the queue, or about to be, once it no longer counts here.
+// answer is in the queue, or about to be, once it no longer counts here. Reading is held.
 func (c *Client) Outstanding(id MessageID) int {
+	n := c.outstanding(id)
+	if n > 0 && c.settle() == nil { // the answer may be here, and its entry half carried out
+		n = c.outstanding(id)
+	}
+	return n
+}
+
+func (c *Client) outstanding(id MessageID) int {
 	b, n := c.b, 0
 	if b.w[c.s+sOwing].Load()&0xffff == 0 {
 		return 0

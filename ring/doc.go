@@ -96,8 +96,10 @@
 // They are fetched beforehand (WillWrite): for a Reply when the Request is read,
 // for the next Request when the answer is read, the next block when the last was
 // sent. The reader's own line, sRead, does not travel: a sender remembers it, and
-// sEdit in the first line tells whether it may. Who spins looks at the place in
-// the lane only, and takes the block's lines as soon as that changes.
+// sEdit in the first line tells whether it may. Nor does the first line, unless
+// somebody waits for room. Who spins looks at the place in the lane only, and takes
+// the block's lines as soon as that changes; the lane's line goes to and fro, and a
+// sender fetches it before it plans, since a swap needs the old word.
 //
 // # Decisions
 //

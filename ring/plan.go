@@ -469,7 +469,7 @@ func (p *planner) message(e entry, m *view) (code uint8, err error) {
 		return code, nil
 	}
 	// A spinning reader waits for its copy; the ledger is for the next entry, and for an
-	// asker who looks whether its answer is on the way: before it is woken.
+	// asker who looks whether its answer is on the way (Outstanding): before it is woken.
 	p.copies(m, urgent)
 	if request {
 		if err := p.owe(m, &p.asker, serial); err != nil {

@@ -67,15 +67,6 @@ func (w *Word) Store(x uint64) { w.set(OpStore, x) }
 // Put sets a word that a later operation of the same process publishes.
 func (w *Word) Put(x uint64) { w.set(OpPut, x) }
 
-// PutAll puts x into the words of w from the front, which are at least as many.
-func PutAll(w []Word, x [][3]uint64) {
-	for i := range x {
-		for j := range x[i] {
-			w[3*i+j].Put(x[i][j])
-		}
-	}
-}
-
 func (w *Word) set(op Op, x uint64) {
 	s := scheduler
 	if s == nil {
