@@ -31,72 +31,101 @@ type freed struct {
 	head uint64
 }
 
-// A cache remembers blocks by size; the oldest is the likeliest to be free again.
+// A cache remembers blocks that this process used, by size.
 type cache struct {
-	of    map[int]*fifo // by units
+	of    map[int]*used // by units
 	units int           // what q is for: most messages are as large as the one before
-	q     *fifo
+	q     *used
 }
 
-func newCache() *cache { return &cache{of: map[int]*fifo{}} }
-
-// get is the fifo for a size; nil if there is none.
-func (c *cache) get(units int) *fifo {
-	if c.units != units {
-		q := c.of[units]
-		if q == nil {
-			return nil
-		}
-		c.units, c.q = units, q
-	}
-	return c.q
-}
-
-type fifo struct {
-	items []freed
-	head  int
+// A used is the blocks of one size in the order in which they were let go of; the
+// oldest is the likeliest to be free again. Small ones are taken in that order:
+// their lines come from the last reader's CPU, and are fetched beforehand. Of large
+// ones the newest that is free is taken: more of it may still be in the caches.
+type used struct {
+	ring        []freed // a power of two; from ring[first%len] to before ring[next%len]
+	first, next uint
+	warm        []freed // large ones that were found free again, the newest last
+	fetched     bool    // willTake was here since the last take
 }
 
 const (
 	cacheLooks = 4    // blocks looked at for one size
+	cacheLag   = 2    // blocks that are not looked at unless they must
 	cacheSizes = 256  // sizes remembered
-	cacheKeep  = 4096 // blocks of one size
+	cacheKeep  = 4096 // blocks of one size, a power of two
+	largeUnits = 64   // of a block that is large
 	maxSweeps  = 16   // before a full arena is ENOMEM
 )
 
-func (q *fifo) push(f freed) {
-	if len(q.items) == cap(q.items) && q.head > len(q.items)/2 {
-		q.items = q.items[:copy(q.items, q.items[q.head:])]
-		q.head = 0
+func newCache() *cache { return &cache{of: map[int]*used{}} }
+
+// get is what is known of a size; nil if that is nothing.
+func (c *cache) get(units int) *used {
+	if c.units == units {
+		return c.q
 	}
-	q.items = append(q.items, f)
+	return c.turn(units)
+}
+
+func (c *cache) turn(units int) *used {
+	q := c.of[units]
+	if q != nil {
+		c.units, c.q = units, q
+	}
+	return q
 }
 
 func (c *cache) add(units int, f freed) {
 	q := c.get(units)
 	if q == nil {
-		if len(c.of) == cacheSizes { // forget them all: a sweep finds those blocks
-			clear(c.of)
-		}
-		q = new(fifo)
-		c.of[units], c.units, c.q = q, units, q
+		q = c.begin(units)
 	}
-	if len(q.items)-q.head < cacheKeep {
-		q.push(f)
+	if q.next-q.first == uint(len(q.ring)) && !q.grow() {
+		return
 	}
+	q.ring[q.next&uint(len(q.ring)-1)] = f
+	q.next++
+}
+
+func (c *cache) begin(units int) *used {
+	if len(c.of) == cacheSizes { // forget them all: a sweep finds those blocks
+		clear(c.of)
+	}
+	q := &used{ring: make([]freed, 4)}
+	c.of[units], c.units, c.q = q, units, q
+	return q
+}
+
+func (q *used) grow() bool {
+	n := len(q.ring)
+	if n == cacheKeep {
+		return false
+	}
+	old := int(q.first) & (n - 1)
+	q.ring = append(append(make([]freed, 0, 2*n), q.ring[old:]...), q.ring[:old]...)[:2*n]
+	q.first, q.next = 0, uint(n)
+	return true
 }
 
 // willTake begins to fetch the block that comes next for a size, if there are so
 // many: after a send not the block just sent, which its readers are to fetch.
 func (c *cache) willTake(b *Bus, units, many int) {
-	if q := c.get(units); q != nil && len(q.items)-q.head >= many {
-		at := b.block(q.items[q.head].h)
-		b.w[at+mHead].WillWrite()
-		b.w[at+mFlags].WillWrite()
-		at = b.payload + q.items[q.head].h*unitWords
-		b.w[at].WillWrite()
-		b.w[at+8].WillWrite()
+	q := c.get(units)
+	if q == nil || q.fetched {
+		return
 	}
+	var h int
+	if n := len(q.warm); n > 0 && q.next-q.first <= cacheLag {
+		h = q.warm[n-1].h
+	} else if q.next-q.first >= uint(many) {
+		h = q.ring[q.first&uint(len(q.ring)-1)].h
+	} else {
+		return
+	}
+	q.fetched = true
+	b.w[b.block(h)].WillWriteTwo()
+	b.w[b.payload+h*unitWords].WillWriteTwo()
 }
 
 // take takes a block of exactly so many units that is free again, for slot
@@ -106,22 +135,53 @@ func (c *cache) take(b *Bus, units, owner, held int) (h int, head uint64, ok boo
 	if q == nil {
 		return 0, 0, false
 	}
-	for range min(cacheLooks, len(q.items)-q.head) {
-		f := q.items[q.head]
-		q.head++
-		at := b.block(f.h) + mHead
-		w := b.w[at].Load()
+	q.fetched = false
+	if units >= largeUnits {
+		q.sort(b)
+	}
+	for range cacheLooks {
+		var f freed
+		if n := len(q.warm); n > 0 {
+			f, q.warm = q.warm[n-1], q.warm[:n-1]
+		} else if q.first != q.next {
+			f = q.ring[q.first&uint(len(q.ring)-1)]
+			q.first++
+		} else {
+			break
+		}
+		at := &b.w[b.block(f.h)+mHead]
+		w := at.Load()
 		if w == f.head {
 			b.w[held].Put(uint64(f.h))
-			n := headWord(headGen(w), owner, headSender)
-			if b.w[at].CompareAndSwap(w, n) { // SYNC E3 acquire
+			n := w | headWord(0, owner, headSender)
+			if at.CompareAndSwap(w, n) { // SYNC E3 acquire
 				return f.h, n, true
 			}
-		} else if headGen(w) == headGen(f.head)-1 {
-			q.push(f) // still in use
+		} else if f.isUsed(w) {
+			c.add(units, f)
 		}
 	}
 	return 0, 0, false
+}
+
+// isUsed tells by its head that the block is not free yet.
+func (f *freed) isUsed(head uint64) bool { return headGen(head) == headGen(f.head)-1 }
+
+// sort looks at the oldest blocks and moves to warm which are free again, until one
+// is not, which waits for its turn anew. At the last few it does not look: their
+// readers have them still, and need their lines.
+func (q *used) sort(b *Bus) {
+	for range min(cacheLooks, max(int(q.next-q.first)-cacheLag, 0)) {
+		f := q.ring[q.first&uint(len(q.ring)-1)]
+		q.first++
+		if w := b.w[b.block(f.h)+mHead].Load(); w == f.head {
+			q.warm = append(q.warm, f)
+		} else if f.isUsed(w) {
+			q.ring[q.next&uint(len(q.ring)-1)] = f
+			q.next++
+			break
+		}
+	}
 }
 
 // carve plans the taking of e.arg units from the pool. The first units are the

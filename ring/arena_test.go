@@ -323,3 +323,81 @@ func TestFullArena(t *testing.T) {
 	w.want(w.next(reader), `8 $.X "after"`)
 	w.whole()
 }
+
+// TestBlocksUsedAgain: large blocks come back while they are warm, however many
+// there were once; small ones take turns; what is still read is passed over.
+func TestBlocksUsedAgain(t *testing.T) {
+	const once = 20
+	for _, c := range []struct {
+		name  string
+		bytes int
+		least int // blocks used for messages that are read at once
+		most  int
+	}{
+		{"large", 1 << 20, 1, cacheLag + 1},
+		{"small", 100, once, once},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := bigWorld(t, Config{MaxKsocks: 3, MaxBindings: 4, ArenaBytes: 64 << 20, QueueBytes: 64 << 20})
+			k, slow := w.open(ReadWrite), w.open(ReadWrite)
+			w.bind(k, "$.X", false)
+			w.bind(slow, "$.Slow", false)
+			send := func(name string) int {
+				t.Helper()
+				l, err := k.Loan(c.bytes)
+				if err != nil {
+					t.Fatal(err)
+				}
+				h := l.d.h
+				if _, err := k.SendLoan(&Header{Name: name}, l); err != nil {
+					t.Fatal(err)
+				}
+				return h
+			}
+			read := func() {
+				t.Helper()
+				var m Message
+				if ok, err := k.Take(&m); !ok || err != nil {
+					t.Fatal(ok, err)
+				}
+				m.Release()
+			}
+			// Of many that were under way at once few are used when they come one by one.
+			for range once {
+				send("$.X")
+			}
+			for range once {
+				read()
+			}
+			seen := func() map[int]bool {
+				for range once { // large blocks are found free some at a time
+					send("$.X")
+					read()
+				}
+				seen := map[int]bool{}
+				for range 10 * once {
+					seen[send("$.X")] = true
+					read()
+				}
+				return seen
+			}
+			if n := len(seen()); n < c.least || n > c.most {
+				t.Errorf("%d blocks are used in turn, not %d to %d", n, c.least, c.most)
+			}
+			// Those that a slow reader has are not taken, and hardly in the way.
+			held := map[int]bool{}
+			for range once / 2 {
+				held[send("$.Slow")] = true
+			}
+			now := seen()
+			if n, most := len(now), c.most+len(held); n > most {
+				t.Errorf("%d blocks are used in turn, not at most %d, while another reader has %d", n, most, len(held))
+			}
+			for h := range now {
+				if held[h] {
+					t.Errorf("block %d is used while its reader has it", h)
+				}
+			}
+		})
+	}
+}

@@ -65,10 +65,18 @@ func (a *Admin) state() uint64 {
 func (c *cache) state(l []uint64) []uint64 {
 	for n := range 8 {
 		if q := c.of[n]; q != nil {
-			for _, f := range q.items[q.head:] {
+			for _, f := range q.all() {
 				l = append(l, uint64(n), uint64(f.h), f.head)
 			}
 		}
 	}
 	return l
+}
+
+// all is the blocks in the order in which they were let go of.
+func (q *used) all() (l []freed) {
+	for i := q.first; i != q.next; i++ {
+		l = append(l, q.ring[i&uint(len(q.ring)-1)])
+	}
+	return append(l, q.warm...)
 }

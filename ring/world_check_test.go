@@ -154,7 +154,7 @@ func (d *checkDef) format(mem *shm.Memory) {
 	}
 	for i := range d.bus.ksocks {
 		if q := s.k[i+1].cache.of[1]; q != nil {
-			d.cached[i+1] = append([]freed(nil), q.items[q.head:]...)
+			d.cached[i+1] = q.all()
 		}
 	}
 }
