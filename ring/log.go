@@ -202,6 +202,9 @@ func (p *party) finish(a uint64) error {
 		s := &p.plan.steps[i]
 		switch at := int(s[0] & stepWord); s[0] >> 56 {
 		case stepSet:
+			if !b.changes(at) { // a corrupt region can lead a planner anywhere
+				return corrupt("a plan for entry %d changes word %d", curSeq(a), at)
+			}
 			b.w[at].Advance(s[1], s[2])
 		case stepRelease:
 			if err := b.release(at, s[1], int(s[2])); err != nil {
@@ -243,7 +246,7 @@ func (p *party) carryOut(a uint64) error {
 		at := int(where & stepWord)
 		switch where >> 56 {
 		case stepSet:
-			if uint(at) >= uint(b.payload) || at < headerWords && !changing(at) {
+			if !b.changes(at) {
 				return corrupt("plan of entry %d changes word %d", curSeq(a), at)
 			}
 			b.w[at].Advance(old, new)
@@ -263,6 +266,11 @@ func (p *party) carryOut(a uint64) error {
 	here.Forget()
 	b.w[wCur].Advance(a, curWord(curSeq(a)+1, 0, curIdle))
 	return nil
+}
+
+// changes tells whether entries may change a word.
+func (b *Bus) changes(at int) bool {
+	return uint(at) < uint(b.payload) && (at >= headerWords || changing(at))
 }
 
 // changing tells whether entries change a word of the header.
