@@ -100,6 +100,7 @@ func (s *stage) across(far, near string) ([]*report, error) {
 // serveLimpet is a Limpet until the parent ends it. The messages that it counts are
 // frames, in and out.
 func serveLimpet(w *worker) (*report, error) {
+	limpet.OwnProcess()
 	var words warnings
 	o := limpet.Options{
 		Bus: w.Bus, Socket: w.Socket, NetworkID: uint32(w.Bus + 1), MaxMessages: fanQueue,

@@ -111,6 +111,7 @@ loopback or at the path of a Unix socket; or say --insecure if everybody there i
 			if err != nil {
 				return err
 			}
+			limpet.OwnProcess()
 			stop, err := serveLimpetStats(l)
 			if err != nil {
 				o.Logger.Warn("kbus stat will not show this Limpet", "err", err)
