@@ -53,6 +53,7 @@ type sent struct {
 
 type link struct {
 	seq          uint32
+	batch        uint32 // 0: in none
 	intent, done int64
 	hash         uint64 // of the chain up to here, by whoever read it first
 }
@@ -81,6 +82,7 @@ type account struct {
 	ended       int64
 	msgs        []sent
 	chain       []link
+	batch       uint32 // the last one
 	asks        map[uint64]*asked
 
 	// as reader
@@ -102,6 +104,7 @@ type Counts struct {
 	Stops           int   `json:"stops"`
 	SupervisorKills int   `json:"supervisor_kills"`
 	Sent            int64 `json:"messages_sent"`
+	Batches         int64 `json:"batches_sent"`
 	Delivered       int64 `json:"messages_delivered"`
 	Refused         int64 `json:"sends_refused"`
 	CutOff          int64 `json:"sends_cut_off"`
@@ -181,7 +184,11 @@ func (b *books) send(p *life, r *record) {
 		m := sent{class: r.class, id: r.reply}
 		if r.class == chained {
 			m.chain = int32(len(a.chain))
-			a.chain = append(a.chain, link{seq: r.seq(), intent: r.at})
+			a.chain = append(a.chain, link{seq: r.seq(), batch: r.flags, intent: r.at})
+		}
+		if r.flags != a.batch {
+			a.batch = r.flags
+			b.Batches++
 		}
 		a.msgs = append(a.msgs, m)
 	case recOutcome, recLater:
@@ -219,7 +226,7 @@ func (b *books) outcome(a *account, m *sent, r *record) {
 	answers := m.id // what a Reply answers, until it has its own id
 	later := r.kind == recLater
 	if !later {
-		if m.read && m.hasID && r.code == 0 && m.id != r.id {
+		if m.read && m.hasID && r.code == 0 && m.id != r.id && r.flags != noID {
 			b.violation("%s was read with id %#x, sent with %#x (R2.2)", name(r.origin), m.id, r.id)
 		}
 		if r.id != 0 {
@@ -464,7 +471,7 @@ func (b *books) follow(a, s *account, m *sent, r *record) {
 	case m.chain+1 == next:
 		return // a further copy
 	}
-	b.missing(a, s, next, m.chain, r.at)
+	b.missing(a, s, next, m.chain, r.at, s.chain[m.chain].batch)
 	a.next[s.life] = m.chain + 1
 	if r.hash == 0 {
 		return // it has not read enough yet
@@ -484,10 +491,13 @@ func (b *books) follow(a, s *account, m *sent, r *record) {
 const skew = 100_000
 
 // missing looks for chain messages of s from index i up to before end that a
-// must have read, if they went out before that time.
-func (b *books) missing(a, s *account, i, end int32, before int64) {
+// must have read: they went out before that time, or are of a batch of which a later
+// message has.
+func (b *books) missing(a, s *account, i, end int32, before int64, batch uint32) {
 	for ; i < end; i++ {
-		if l := &s.chain[i]; l.intent > a.bound+skew && s.msgs[l.seq-1].state == out && l.done < before-skew {
+		l := &s.chain[i]
+		wentOut := s.msgs[l.seq-1].state == out && l.done < before-skew || batch != 0 && l.batch == batch
+		if wentOut && l.intent > a.bound+skew {
 			b.violation("Ksock %d (%d of the bus) has not read %s, sent to all of the chain (I3)", a.life, a.ksock, name(uint64(s.life)<<32|uint64(l.seq)))
 		}
 	}
@@ -497,7 +507,7 @@ func (b *books) missing(a, s *account, i, end int32, before int64) {
 func (b *books) drained(a *account, r *record) {
 	if a.bound != 0 {
 		for _, s := range b.recent {
-			b.missing(a, s, a.next[s.life], int32(len(s.chain)), int64(r.reply))
+			b.missing(a, s, a.next[s.life], int32(len(s.chain)), int64(r.reply), 0)
 		}
 	}
 	if r.code == 1 {
@@ -524,7 +534,7 @@ func (b *books) died(p *life, at int64) {
 		if a.process != p || a.ended != 0 {
 			continue
 		}
-		if n := len(a.msgs); n > 0 && a.msgs[n-1].state == begun {
+		for n := len(a.msgs); n > 0 && a.msgs[n-1].state == begun; n-- { // one, or the end of a batch
 			b.CutOff++
 		}
 		b.end(a, at)

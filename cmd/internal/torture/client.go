@@ -75,6 +75,9 @@ type actor struct {
 	loans    []ksock.Loan
 	waiting  uint32 // the message that waits in the Ksock
 	called   bool   // a Call may have kept messages
+	batch    []*ksock.Message
+	batches  uint32       // sent so far
+	taken    []ksock.View // by ViewBatch
 
 	// the chain
 	keys  [chainWindow]uint64
@@ -302,7 +305,12 @@ func (a *actor) switchOnce(ctx context.Context) {
 // step does something.
 func (a *actor) step() {
 	c := a.c
-	n := a.receive(64)
+	n := 0
+	if c.chance(2) {
+		n = a.receiveBatch()
+	} else {
+		n = a.receive(64)
+	}
 	if a.unsure {
 		a.close(false)
 		return
@@ -311,6 +319,8 @@ func (a *actor) step() {
 		a.reply()
 	}
 	switch x := c.rng.IntN(1000); {
+	case x < 300:
+		a.announceBatch()
 	case x < 600:
 		for range 1 + c.rng.IntN(16) {
 			a.announce()
@@ -393,13 +403,14 @@ func (c *client) checksum(name string, data []byte) uint32 {
 	return crc32.Update(crc32.ChecksumIEEE(data), crc32.IEEETable, []byte(name))
 }
 
-// begin makes a header one that can be checked, and writes the intent down.
-func (a *actor) begin(class uint8, h *ksock.Header, data []byte) uint64 {
+// begin makes a header one that can be checked, and writes the intent down. batch
+// is the number of the batch that it is in, or 0.
+func (a *actor) begin(class uint8, h *ksock.Header, data []byte, batch uint32) uint64 {
 	a.seq++
 	h.OrigFrom = ksock.EndPoint{Network: a.life, Ksock: a.seq}
 	h.FinalTo = ksock.EndPoint{Network: a.c.checksum(h.Name, data), Ksock: a.c.micros()}
 	origin := uint64(a.life)<<32 | uint64(a.seq)
-	a.c.put(a.c.sent, record{kind: recIntent, class: class, life: a.life, origin: origin, reply: pair(h.InReplyTo), to: h.To})
+	a.c.put(a.c.sent, record{kind: recIntent, class: class, life: a.life, origin: origin, reply: pair(h.InReplyTo), to: h.To, flags: batch})
 	return origin
 }
 
@@ -424,7 +435,7 @@ func (a *actor) send(class uint8, h *ksock.Header, data []byte) error {
 		}
 		copy(l.Data(), data)
 	}
-	origin := a.begin(class, h, data)
+	origin := a.begin(class, h, data, 0)
 	switch {
 	case h.Flags&ksock.AllOrWait != 0 && c.chance(2):
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.rng.IntN(2000))*time.Microsecond)
@@ -451,22 +462,28 @@ func (a *actor) send(class uint8, h *ksock.Header, data []byte) error {
 }
 
 func (a *actor) outcome(class uint8, origin uint64, to uint32, id ksock.MessageID, err error) {
+	a.outcomeOf(record{class: class, origin: origin, to: to, id: pair(id)}, err)
+}
+
+// outcomeOf writes down what became of a message; r has it but for the error.
+func (a *actor) outcomeOf(r record, err error) {
 	c := a.c
 	code := errnoOf(err)
 	switch code {
 	case 0, unix.EBUSY, unix.ENOMEM, unix.ECANCELED:
 	case unix.EAGAIN:
-		a.waiting = uint32(origin)
+		a.waiting = uint32(r.origin)
 	default:
 		may := code == unix.EALREADY && a.waiting != 0 ||
-			class == request && (code == unix.EADDRNOTAVAIL || code == unix.EPIPE || code == unix.ENOLCK) ||
-			class == reply && code == unix.EADDRNOTAVAIL ||
+			r.class == request && (code == unix.EADDRNOTAVAIL || code == unix.EPIPE || code == unix.ENOLCK) ||
+			r.class == reply && code == unix.EADDRNOTAVAIL ||
 			a.readOnly && code == unix.EBADF
 		if !may {
-			c.wrong(a.life, wrongError, err, origin)
+			c.wrong(a.life, wrongError, err, r.origin)
 		}
 	}
-	c.put(c.sent, record{kind: recOutcome, class: class, life: a.life, code: uint16(code), origin: origin, id: pair(id), to: to})
+	r.kind, r.life, r.code = recOutcome, a.life, uint16(code)
+	c.put(c.sent, r)
 }
 
 // errnoOf is the errno of a send's error; ECANCELED if its time was over.
@@ -580,7 +597,7 @@ func (a *actor) call() {
 	defer cancel()
 	h := a.question()
 	data := a.c.data()
-	origin := a.begin(request, &h, data)
+	origin := a.begin(request, &h, data, 0)
 	before, _ := a.k.LastSent()
 	a.called = true
 	m, err := a.k.Call(ctx, &ksock.Message{Header: h, Data: data})

@@ -101,8 +101,8 @@ func (b *board) read(place int) *journal {
 // Kinds of records. Those of the sending journal:
 const (
 	recOpened  = 1 + iota // id: Ksock id; flags: lifeFlags
-	recIntent             // seq, class; reply: what it answers; to: whom
-	recOutcome            // seq, code; id
+	recIntent             // seq, class; reply: what it answers; to: whom; flags: the batch that it is in, or 0
+	recOutcome            // seq, code; id, unless flags is noID
 	recLater              // seq, code: the end of a message that waited
 	recUnbind             // a Replier's binding is about to go
 	recClosing            // the Ksock is about to be closed; code 1: a Call may have taken messages that nobody got
@@ -113,6 +113,9 @@ const (
 	recMessage // one was read
 	recDrained // all that was there at reply (a time) has been read; code 1: the very end
 )
+
+// noID: SendBatch does not tell the ids, but the last one.
+const noID = 1
 
 // A record is one event in a process's life.
 type record struct {

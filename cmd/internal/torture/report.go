@@ -84,7 +84,7 @@ func (r *Report) Print(w io.Writer) error {
 	p("clients stopped", "%d", r.Stops)
 	p("supervisors killed", "%d", r.SupervisorKills)
 	p("Ksocks opened", "%d", r.Ksocks)
-	p("messages sent", "%d; refused %d, waited %d, cut off by a kill %d, no memory %d", r.Sent, r.Refused, r.Waited, r.CutOff, r.NoMemory)
+	p("messages sent", "%d, many of them in %d batches; refused %d, waited %d, cut off by a kill %d, no memory %d", r.Sent, r.Batches, r.Refused, r.Waited, r.CutOff, r.NoMemory)
 	p("messages delivered", "%d", r.Delivered)
 	p("chain links compared", "%d", r.Chained)
 	p("Requests", "%d, answered by %d Replies and %d Statuses", r.Requests, r.Replies, r.Statuses)

@@ -35,7 +35,7 @@ func tortured(t *testing.T, o Options) *Report {
 	for _, v := range r.Found {
 		t.Error(v)
 	}
-	if r.Delivered == 0 || r.Chained == 0 || r.Requests == 0 {
+	if r.Delivered == 0 || r.Chained == 0 || r.Requests == 0 || r.Batches == 0 {
 		t.Errorf("nothing was judged: %+v", r.Counts)
 	}
 	return r
@@ -234,6 +234,24 @@ func TestBooks(t *testing.T) {
 			h.sends(1, 1, chained, 1, 0)
 			h.sends(1, 2, chained, 2, 0)
 			h.hears(2, 1, 2, 2)
+		}},
+		{"lost in a batch that was cut off", "has not read message 1/1", func(h *history) {
+			h.read(record{kind: recBound, life: 2})
+			for n := uint32(1); n <= 3; n++ {
+				h.send(record{kind: recIntent, class: chained, life: 1, origin: origin(1, n), flags: 7})
+			}
+			h.hears(2, 1, 2, 2)
+		}},
+		{"a batch that was cut off", "", func(h *history) {
+			h.read(record{kind: recBound, life: 2})
+			for n := uint32(1); n <= 2; n++ {
+				h.send(record{kind: recIntent, class: chained, life: 1, origin: origin(1, n), flags: 7})
+			}
+			h.hears(2, 1, 1, 1)
+			h.send(record{kind: recIntent, class: chained, life: 3, origin: origin(3, 1)})
+			h.send(record{kind: recIntent, class: chained, life: 3, origin: origin(3, 2)})
+			h.hears(2, 3, 2, 2)
+			h.read(record{kind: recDrained, life: 2, reply: uint64(h.at), code: 1})
 		}},
 		{"lost at the end", "has not read message 1/1", func(h *history) {
 			h.read(record{kind: recBound, life: 2})
