@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -96,7 +95,7 @@ type actor struct {
 // held is a View that is kept for a while.
 type held struct {
 	v   ksock.View
-	sum uint32
+	sum uint64
 }
 
 func runClient(b *board, place int, socket string, seed uint64) error {
@@ -399,16 +398,15 @@ func (c *client) data() []byte {
 
 func (c *client) micros() uint32 { return uint32(c.b.now() / 1000) }
 
-func (c *client) checksum(name string, data []byte) uint32 {
-	return crc32.Update(crc32.ChecksumIEEE(data), crc32.IEEETable, []byte(name))
-}
+// checksum of a name and data.
+func checksum(name string, data []byte) uint32 { return sum32(sum64(sum64(0, data), []byte(name))) }
 
 // begin makes a header one that can be checked, and writes the intent down. batch
 // is the number of the batch that it is in, or 0.
 func (a *actor) begin(class uint8, h *ksock.Header, data []byte, batch uint32) uint64 {
 	a.seq++
 	h.OrigFrom = ksock.EndPoint{Network: a.life, Ksock: a.seq}
-	h.FinalTo = ksock.EndPoint{Network: a.c.checksum(h.Name, data), Ksock: a.c.micros()}
+	h.FinalTo = ksock.EndPoint{Network: checksum(h.Name, data), Ksock: a.c.micros()}
 	origin := uint64(a.life)<<32 | uint64(a.seq)
 	a.c.put(a.c.sent, record{kind: recIntent, class: class, life: a.life, origin: origin, reply: pair(h.InReplyTo), to: h.To, flags: batch})
 	return origin
@@ -668,7 +666,7 @@ func (a *actor) take(v ksock.View) {
 	h := v.Header()
 	a.note(&h, v.Data(), false)
 	if len(a.views) < 8 && a.c.chance(50) {
-		a.views = append(a.views, held{v, crc32.ChecksumIEEE(v.Data())})
+		a.views = append(a.views, held{v, sum64(0, v.Data())})
 		return
 	}
 	v.Release()
@@ -693,7 +691,7 @@ func (a *actor) note(h *ksock.Header, data []byte, passed bool) {
 		c.put(c.read, r)
 		return
 	}
-	if c.checksum(h.Name, data) != h.FinalTo.Network {
+	if checksum(h.Name, data) != h.FinalTo.Network {
 		c.wrong(a.life, wrongData, fmt.Errorf("%s of %d bytes from Ksock %d", h.Name, len(data), h.From), r.origin)
 	}
 	if h.Name == chainName && r.origin != a.lastC {
@@ -806,7 +804,7 @@ func (a *actor) letGo() {
 
 func (a *actor) release(i int) {
 	h := a.views[i]
-	if crc32.ChecksumIEEE(h.v.Data()) != h.sum {
+	if sum64(0, h.v.Data()) != h.sum {
 		a.c.wrong(a.life, wrongChanged, nil, pair(h.v.Header().ID))
 	}
 	h.v.Release()
