@@ -198,7 +198,7 @@ func (p *party) help(a uint64) error {
 func (p *party) finish(a uint64) error {
 	b, here := p.b, shm.Here()
 	for i := range p.plan.steps {
-		here.Forget(uint64(i))
+		here.Forget(p.left(i))
 		s := &p.plan.steps[i]
 		switch at := int(s[0] & stepWord); s[0] >> 56 {
 		case stepSet:

@@ -12,5 +12,8 @@ func (d *draft) state() uint64 { return 0 }
 // state is what an Admin remembers.
 func (a *Admin) state() uint64 { return 0 }
 
+// left is what is left of a plan from step i on.
+func (p *party) left(i int) uint64 { return 0 }
+
 // state is what a party's planner remembers.
 func (p *party) state() uint64 { return 0 }

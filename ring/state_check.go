@@ -25,6 +25,14 @@ func (p *party) state() uint64 {
 	return h
 }
 
+func (p *party) left(i int) uint64 {
+	h := uint64(len(p.plan.steps) - i)
+	for _, s := range p.plan.steps[i:] {
+		h = digest(h, s[0], s[1], s[2])
+	}
+	return h
+}
+
 func (d *draft) state() uint64 {
 	if d == nil {
 		return 0
