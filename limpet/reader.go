@@ -12,7 +12,7 @@ const (
 	// Of large data leastAwaited to mostAwaited bytes are waited for at a time: while
 	// they are read the next ones come.
 	leastAwaited = 64 << 10
-	mostAwaited  = 512 << 10
+	mostAwaited  = 256 << 10
 	// mostEmpty is how often a link may give nothing, and no error either.
 	mostEmpty = 100
 )
