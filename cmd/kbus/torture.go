@@ -16,8 +16,8 @@ func tortureCommand() *cobra.Command {
 		Use:   "torture",
 		Short: "Kill and stop processes of a bus under load, and check that nothing is lost",
 		Long: `Run a private supervisor and N clients, each a process, which do everything that
-a bus is for, all at once: announce, ask, reply, wait, bind, unbind, hold messages
-in place, open and close Ksocks. Meanwhile clients and now and then the supervisor
+a bus is for, all at once: announce, one by one and in batches, ask, reply, wait, bind,
+unbind, hold messages in place, open and close Ksocks. Meanwhile clients and now and then the supervisor
 are killed (SIGKILL), and clients stopped for a while, at random moments.
 
 What each sent and read is written down in memory that survives its death. From

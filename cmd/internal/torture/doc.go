@@ -31,7 +31,8 @@
 //     Listeners (R6.2, R6.5), so all read the same ones in the same order. Each
 //     hashes the last chainWindow of them; for the same message all hashes agree.
 //     And none may be missing between two of one sender, nor up to the moment at
-//     which a Ksock that closes in order had read all.
+//     which a Ksock that closes in order had read all; nor any of a batch before one
+//     of it that was read, also if a kill cut the batch off.
 //   - Each Request has exactly one answer (R5.6): never a second one, never a
 //     Status for one whose Reply was accepted, never GoneAway or Ignored from a
 //     Ksock that did not go, and none without an answer in the end. Its marked
