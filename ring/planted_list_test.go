@@ -29,7 +29,7 @@ var plantedBugs = []planted{
 			{"log.go", "\t\twhere, old, new := t[0].Load()", "\t\tvalid := b.w[wCur].Load() == a\n\t\twhere, old, new := t[0].Load()"},
 			{"log.go", "t[2].Load()\n\t\tif b.w[wCur].Load() != a {", "t[2].Load()\n\t\tif !valid {"},
 		},
-		layer: "scheduler, all interleavings", in: "a bind against a send", also: jostled,
+		layer: "scheduler, all interleavings", in: "a bind against a send",
 	},
 	{
 		bug:   "T3 copies before bits",
@@ -72,7 +72,7 @@ var plantedBugs = []planted{
 	},
 	{
 		bug:   "T11 who loses carries its own plan out",
-		edits: []replacement{{"log.go", "CompareAndSwap(a, mine) {\n\t\treturn nil", "CompareAndSwap(a, mine) {\n\t\treturn p.carryOut(mine)"}},
+		edits: []replacement{{"log.go", "CompareAndSwap(a, mine) {\n\t\treturn nil", "CompareAndSwap(a, mine) {\n\t\treturn p.finish(mine)"}},
 		layer: "scheduler, all interleavings", in: "a claimed entry, a helper, and a reader that makes room: they may disagree",
 	},
 	{
@@ -224,7 +224,7 @@ var plantedBugs = []planted{
 	{
 		bug:   "T12 an outcome does not tell of which try it is",
 		edits: []replacement{{"log.go", "Load()>>36 + 1) & (1<<28 - 1)", "Load() >> 36) & (1<<28 - 1)"}},
-		layer: everybody, in: "a late helper of a claimed entry, and the same sender's next one", also: jostled,
+		layer: everybody, in: "a late helper of a claimed entry, and the same sender's next one",
 	},
 	{
 		bug: "T13 group words do not tell that they were armed",

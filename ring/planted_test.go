@@ -47,7 +47,7 @@ type layer struct {
 
 var layers = map[string]layer{
 	"scheduler, random": {
-		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=5000"}, says: `schedule: `,
+		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=12000"}, says: `schedule: `,
 	},
 	"scheduler, random, each Put a step": {
 		test: "TestCheckRandom", tags: "kbuscheck", env: []string{"KBUS_CHECK_RANDOM=5000", "KBUS_CHECK_PUTS=1"}, says: `schedule: `,
