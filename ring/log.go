@@ -200,18 +200,8 @@ func (p *party) finish(a uint64) error {
 	for i := range p.plan.steps {
 		here.Forget(p.left(i))
 		s := &p.plan.steps[i]
-		switch at := int(s[0] & stepWord); s[0] >> 56 {
-		case stepSet:
-			if !b.changes(at) { // a corrupt region can lead a planner anywhere
-				return corrupt("a plan for entry %d changes word %d", curSeq(a), at)
-			}
-			b.w[at].Advance(s[1], s[2])
-		case stepRelease:
-			if err := b.release(at, s[1], int(s[2])); err != nil {
-				return err
-			}
-		case stepWake:
-			b.wake(at)
+		if err := b.take(a, s[0], s[1], s[2]); err != nil {
+			return err
 		}
 	}
 	here.Forget()
@@ -219,9 +209,7 @@ func (p *party) finish(a uint64) error {
 	return nil
 }
 
-// carryOut does what the plan named by a, a value of cur, says. Each step is a
-// compare-and-swap whose expected value can't recur: any number of helpers may
-// take it at any time, and a late one changes nothing.
+// carryOut does what the plan named by a, a value of cur, says.
 func (p *party) carryOut(a uint64) error {
 	b, area := p.b, curArea(a)
 	if area/2 > b.cfg.MaxKsocks {
@@ -243,28 +231,35 @@ func (p *party) carryOut(a uint64) error {
 		if b.w[wCur].Load() != a {
 			return nil
 		}
-		at := int(where & stepWord)
-		switch where >> 56 {
-		case stepSet:
-			if !b.changes(at) {
-				return corrupt("plan of entry %d changes word %d", curSeq(a), at)
-			}
-			b.w[at].Advance(old, new)
-		case stepRelease:
-			if err := b.release(at, old, int(new)); err != nil {
-				return err
-			}
-		case stepWake:
-			if at > b.cfg.MaxKsocks {
-				return corrupt("plan of entry %d wakes slot %d", curSeq(a), at)
-			}
-			b.wake(at)
-		default:
-			return corrupt("plan of entry %d has step %#x", curSeq(a), where)
+		if err := b.take(a, where, old, new); err != nil {
+			return err
 		}
 	}
 	here.Forget()
 	b.w[wCur].Advance(a, curWord(curSeq(a)+1, 0, curIdle))
+	return nil
+}
+
+// take takes a step of the plan named by a. Each is a compare-and-swap whose
+// expected value can't recur, or a waking: any number of helpers may take it at any
+// time, and a late one changes nothing. A corrupt region can lead a planner anywhere.
+func (b *Bus) take(a, where, old, new uint64) error {
+	switch at := int(where & stepWord); where >> 56 {
+	case stepSet:
+		if !b.changes(at) {
+			return corrupt("plan of entry %d changes word %d", curSeq(a), at)
+		}
+		b.w[at].Advance(old, new)
+	case stepRelease:
+		return b.release(at, old, int(new))
+	case stepWake:
+		if at > b.cfg.MaxKsocks {
+			return corrupt("plan of entry %d wakes slot %d", curSeq(a), at)
+		}
+		b.wake(at)
+	default:
+		return corrupt("plan of entry %d has step %#x", curSeq(a), where)
+	}
 	return nil
 }
 

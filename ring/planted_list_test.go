@@ -96,11 +96,8 @@ var plantedBugs = []planted{
 		layer: everybody, in: "ALL_OR_WAIT that sleeps until there is room", says: "sleeps for ever",
 	},
 	{
-		bug: "steps are stores, not swaps",
-		edits: []replacement{
-			{"log.go", "b.w[at].Advance(old, new)", "b.w[at].Store(new)"},
-			{"log.go", "b.w[at].Advance(s[1], s[2])", "b.w[at].Store(s[2])"},
-		},
+		bug:   "steps are stores, not swaps",
+		edits: []replacement{{"log.go", "b.w[at].Advance(old, new)", "b.w[at].Store(new)"}},
 		layer: everybody, in: four,
 	},
 	{
