@@ -119,8 +119,17 @@
 // away once before it sleeps (turns). Where there are more Listeners than CPUs that
 // makes queues fill and a fan-out three times as fast.
 //
+// 2026-11: serial numbers follow from the log's own, with two counters for entries
+// that give none or several. Both only grow: one that went both ways recurred, and a
+// late helper took a batch's step a second time.
+//
+// 2026-11: a recipient's copy comes before the ledger's steps, so an asker may see its
+// answer while its Request still counts: it finishes the entry (Outstanding).
+//
 // 2026-11: tried without gain: fetching the place in a lane to write before the send
-// (a recipient that spins takes it back), and headers of neighbouring blocks far apart.
+// (a recipient that spins takes it back), headers of neighbouring blocks far apart,
+// two small blocks in turn so that the next one's lines come while the last is read,
+// and locks that cost nothing (8 % of a send and a receive in one process).
 //
 // 2026-11: urgent messages freeze their queues like unbinds. A push that raced
 // with pops (T6) was the only step with a retry in it.
