@@ -69,7 +69,7 @@ var calls = map[int]string{
 	unix.SYS_OPENAT: "openat", unix.SYS_MKDIRAT: "mkdirat",
 	unix.SYS_UNLINKAT: "unlinkat", unix.SYS_RENAMEAT: "renameat", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_READLINKAT: "readlinkat",
 	unix.SYS_GETDENTS64: "getdents64", unix.SYS_EVENTFD2: "eventfd2", unix.SYS_GETRANDOM: "getrandom",
-	unix.SYS_PPOLL: "poll", unix.SYS_PREAD64: "pread64",
+	unix.SYS_PPOLL: "poll", unix.SYS_PREAD64: "pread64", unix.SYS_SCHED_YIELD: "sched_yield",
 }
 
 // documented are the errnos that the manual pages name and that can come in such
@@ -151,5 +151,6 @@ var otherWords = map[kind][]string{
 var leftOut = map[kind]string{
 	"fcntl(get flags)":  "fails only for what is no descriptor",
 	"epoll_ctl(delete)": "the runtime's, which does not look at the error; the close that follows does the same",
+	"sched_yield":       "never fails, and nobody looks",
 	"pread64":           "the runtime's, which looks at its group's limit of CPUs about once a second",
 }
