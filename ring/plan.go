@@ -45,7 +45,7 @@ type planner struct {
 type place struct {
 	slot                int
 	edit, head, ud, out uint64 // edit as sEdit; head counts as the tail does
-	next                uint64 // where the next copy comes, if nobody else sends to it
+	next                uint64 // where the next copy comes, if nobody else sends to it and there was no batch
 }
 
 // remember keeps what a plan that was published has found: nothing it read

@@ -94,7 +94,7 @@ func (c *Client) WaitReadable(ctx context.Context, spin int) error {
 // WaitWritable returns nil once no send waits in this Ksock (R3.4), trying it
 // whenever it may go on. With spin 0 it sleeps at once. A read-only Ksock never is writable.
 func (c *Client) WaitWritable(ctx context.Context, spin int) error {
-	return c.wait(ctx, spin, true, &c.sendTurns, c.canWrite)
+	return c.wait(ctx, spin, false, &c.sendTurns, c.canWrite)
 }
 
 // spin looks n times for something new in a queue that was as g, and tells whether it
@@ -231,7 +231,7 @@ func (c *Client) sleep(ctx context.Context, spin int, spun bool, t *turns, ready
 			return context.Cause(ctx)
 		}
 		if spin > 0 && !gaveTurn {
-			if !spun {
+			if !spun && t != &c.sendTurns {
 				c.Reading.Lock()
 				g := c.peek()
 				c.Reading.Unlock()
@@ -241,7 +241,7 @@ func (c *Client) sleep(ctx context.Context, spin int, spun bool, t *turns, ready
 					}
 				}
 			}
-			spun = t == &c.sendTurns
+			spun = false
 			if gaveTurn = byTheClock && t.give(); gaveTurn {
 				continue
 			}

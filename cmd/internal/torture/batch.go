@@ -21,11 +21,7 @@ const (
 // batch off anywhere, but only its end (books.missing).
 func (a *actor) announceBatch() {
 	c := a.c
-	if a.readOnly && !c.chance(50) {
-		return
-	}
-	a.settleWaiting(false)
-	if a.waiting != 0 && !c.chance(20) {
+	if !a.mayAnnounce() {
 		return
 	}
 	n := 1 + c.rng.IntN(48)

@@ -531,13 +531,18 @@ func (a *actor) settleWaiting(sure bool) {
 	a.waiting = 0
 }
 
-func (a *actor) announce() {
-	c := a.c
-	if a.readOnly && !c.chance(50) {
-		return
+// mayAnnounce tells whether to try: what is bound to fail is tried now and then.
+func (a *actor) mayAnnounce() bool {
+	if a.readOnly && !a.c.chance(50) {
+		return false
 	}
 	a.settleWaiting(false)
-	if a.waiting != 0 && !c.chance(20) {
+	return a.waiting == 0 || a.c.chance(20)
+}
+
+func (a *actor) announce() {
+	c := a.c
+	if !a.mayAnnounce() {
 		return
 	}
 	h := ksock.Header{Flags: uint32(c.rng.IntN(1<<16)) << 16}
